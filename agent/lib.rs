@@ -24,5 +24,6 @@ pub mod journal;
 pub mod kernel;
 pub mod limits;
 pub mod network;
+pub mod steps;
 pub mod units;
 pub mod wait;

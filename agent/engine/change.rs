@@ -98,12 +98,12 @@ pub enum Body {
         /// What was verified.
         sha256: Sha256,
     },
-    /// A receipt for `of`, completed at commit with the numbers that the placed file then has.
+    /// A receipt for placed files, completed at commit with the numbers that they then have.
     Receipt {
-        /// The artifact's file.
-        of: RootPath,
-        /// What was verified.
-        sha256: Sha256,
+        /// What vouched for them, in a word: `pinned`.
+        trust: String,
+        /// Each file, and the digest that was verified.
+        files: Vec<(RootPath, Sha256)>,
     },
 }
 
@@ -114,7 +114,7 @@ impl fmt::Debug for Body {
             Self::Bytes(bytes) => write!(f, "Bytes({} bytes)", bytes.len()),
             Self::Credential(_) => f.write_str("Credential"),
             Self::Scratch { from, .. } => write!(f, "Scratch({from})"),
-            Self::Receipt { of, .. } => write!(f, "Receipt({of})"),
+            Self::Receipt { files, .. } => write!(f, "Receipt({} files)", files.len()),
         }
     }
 }

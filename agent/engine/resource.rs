@@ -69,6 +69,8 @@ pub enum Thing {
     File(RootPath),
     /// What is at a path, without reading it.
     Stat(RootPath),
+    /// The digest of a file of any size.
+    Digest(RootPath),
     /// A unit as systemd has it loaded.
     Unit(UnitName),
     /// The limits that the unit's main process and control group really have.
@@ -85,7 +87,7 @@ impl Thing {
     /// Live things are the running kernel's or systemd's; the others are in the file tree and follow `--root`.
     pub fn is_live(&self) -> bool {
         match self {
-            Self::File(_) | Self::Stat(_) | Self::Clock => false,
+            Self::File(_) | Self::Stat(_) | Self::Digest(_) | Self::Clock => false,
             Self::Unit(_) | Self::Limits(_) | Self::Sysctl(_) | Self::Module(_) => true,
         }
     }
@@ -93,9 +95,24 @@ impl Thing {
     /// Whether making `self` changes what reading `other` shows.
     pub fn touches(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::File(a) | Self::Stat(a), Self::File(b) | Self::Stat(b)) => a == b,
+            (Self::File(a) | Self::Stat(a) | Self::Digest(a), Self::File(b) | Self::Stat(b) | Self::Digest(b)) => {
+                a == b
+            }
             (Self::Unit(a) | Self::Limits(a), Self::Unit(b) | Self::Limits(b)) => a == b,
             _ => self == other,
+        }
+    }
+}
+
+impl std::fmt::Display for Thing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::File(path) | Self::Stat(path) | Self::Digest(path) => path.fmt(f),
+            Self::Unit(unit) => unit.fmt(f),
+            Self::Limits(unit) => write!(f, "limits of {unit}"),
+            Self::Sysctl(key) => write!(f, "sysctl {key}"),
+            Self::Module(name) => write!(f, "module {name}"),
+            Self::Clock => f.write_str("the clock"),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use crate::config::settings::Rlimit;
-use crate::config::values::{ModuleName, RootPath, SysctlKey, UnitName};
+use crate::config::values::{ModuleName, RootPath, Sha256, SysctlKey, UnitName};
 use crate::engine::change::Meta;
 use crate::engine::resource::{CannotTell, Seen, Thing};
 
@@ -14,6 +14,8 @@ use crate::engine::resource::{CannotTell, Seen, Thing};
 pub enum Sight {
     /// Of a path.
     Entry(Entry),
+    /// Of a file; nothing when there is none.
+    Digest(Option<Sha256>),
     /// Of a unit; nothing when systemd knows no such unit.
     Unit(Option<UnitSight>),
     /// Of a unit's main process; nothing when it has none.
@@ -109,6 +111,14 @@ impl Seen {
             Entry::Dir(_) => Err(CannotTell::new(path, "a directory is where a file should be")),
             Entry::Link(to) => Err(CannotTell::new(path, format!("a link to {to} is where a file should be"))),
             Entry::Other(what) => Err(CannotTell::new(path, format!("a {what} is where a file should be"))),
+        }
+    }
+
+    /// The digest of the file at the path; nothing if there is no file.
+    pub fn digest(&self, path: &RootPath) -> Result<Option<&Sha256>, CannotTell> {
+        match self.0.get(&Thing::Digest(path.clone())) {
+            Some(Ok(Sight::Digest(digest))) => Ok(digest.as_ref()),
+            other => Err(not_seen(path, other)),
         }
     }
 
