@@ -81,7 +81,10 @@ impl<'s> Checker<'s> {
                 && !entry.node.is_null()
             {
                 let value = self.value(child, &entry.node, &entry.key_at, &child_key);
-                typed.insert(name.clone(), value);
+                // A map that says nothing is an absent one, as far as the digest is concerned.
+                if value.as_object().is_none_or(|map| !map.is_empty()) {
+                    typed.insert(name.clone(), value);
+                }
             }
         }
         self.missing(schema, map, blame, key);
@@ -121,14 +124,20 @@ impl<'s> Checker<'s> {
         }
     }
 
-    /// "Exactly one of", as `minProperties` and `maxProperties` say it.
+    /// "Exactly one of", as `minProperties` and `maxProperties` say it. A key in there that is reported already (an
+    /// unknown one, say) was meant to be the one: then "too few" would only repeat it.
     fn count(&mut self, schema: &'s Json, count: usize, blame: &Position, key: &str) {
         let least = schema["minProperties"].as_u64().unwrap_or(0);
         let most = schema["maxProperties"].as_u64().unwrap_or(u64::MAX);
-        let unknown_reported = self.problems.iter().any(|problem| problem.key.starts_with(key));
-        if (count as u64) > most || ((count as u64) < least && !unknown_reported) {
+        let count = count as u64;
+        if count > most || (count < least && !self.reported_inside(key)) {
             self.report(blame, key, format!("wants exactly one of: {}", known_keys(schema).join(", ")));
         }
+    }
+
+    fn reported_inside(&self, key: &str) -> bool {
+        let prefix = format!("{key}.");
+        self.problems.iter().any(|problem| problem.key.starts_with(&prefix))
     }
 
     fn scalar(&mut self, schema: &'s Json, wanted: Wanted, scalar: &Scalar, at: &Position, key: &str) -> Json {
@@ -139,7 +148,8 @@ impl<'s> Checker<'s> {
             }
             (_, kind) => {
                 let has = describe_scalar(scalar, kind);
-                self.report(at, key, format!("wants {}, has {has}{}", wanted.name(), hint(wanted, scalar)));
+                let hint = hint(schema, wanted, scalar);
+                self.report(at, key, format!("wants {}, has {has}{hint}", wanted.name()));
                 Json::Null
             }
         }
@@ -282,17 +292,21 @@ fn describe_scalar(scalar: &Scalar, kind: Kind) -> String {
 }
 
 /// What to write instead, where a person can hardly have meant anything else.
-fn hint(wanted: Wanted, scalar: &Scalar) -> String {
-    match wanted {
-        Wanted::Bool => match scalar.text.to_ascii_lowercase().as_str() {
+fn hint(schema: &Json, wanted: Wanted, scalar: &Scalar) -> String {
+    if scalar.kind() == Kind::Null {
+        return String::new();
+    }
+    if wanted == Wanted::Bool {
+        return match scalar.text.to_ascii_lowercase().as_str() {
             "true" | "yes" | "on" | "y" | "1" => ": write true, without quotes".to_owned(),
             "false" | "no" | "off" | "n" | "0" => ": write false, without quotes".to_owned(),
             _ => String::new(),
-        },
-        Wanted::Text | Wanted::TextOrInteger if scalar.kind() != Kind::Null => {
-            format!(": if that is meant, write it in quotes: {:?}", scalar.text)
-        }
-        _ => String::new(),
+        };
+    }
+    // Quotes are no help for a value that is bad as text, too: `version: 1.34`.
+    match schema["format"].as_str().map(|format| check_format(format, &scalar.text)) {
+        Some(Err(error)) => format!(": {error}"),
+        _ => format!(": if that is meant, write it in quotes: {:?}", scalar.text),
     }
 }
 
@@ -311,7 +325,7 @@ mod tests {
     /// The problem that stands at `key`: each text is otherwise incomplete, which is reported too.
     fn problem_at(text: &str, key: &str) -> String {
         let all = problems_of(text);
-        let at_key: Vec<&String> = all.iter().filter(|p| p.splitn(5, ':').nth(3) == Some(&format!(" {key}"))).collect();
+        let at_key: Vec<&String> = all.iter().filter(|p| p.split(':').nth(3) == Some(&format!(" {key}"))).collect();
         assert_eq!(at_key.len(), 1, "{text:?} at {key}: {all:#?}");
         at_key[0].clone()
     }
@@ -345,8 +359,17 @@ mod tests {
                 "wants text or a whole number, has the number 1.5",
             ),
             ("kernel: {sysctls: {vm.x: \"a\\nb\"}}", "kernel.sysctls.vm.x", "text of one line"),
-            ("kubernetes: {version: 1.34}", "kubernetes.version", "wants text, has the number 1.34: if that is meant,"),
+            (
+                "kubernetes: {version: 1.34}",
+                "kubernetes.version",
+                "wants text, has the number 1.34: \"1.34\" is not a Kubernetes version",
+            ),
             ("kubernetes: {version: 1.34.2}", "kubernetes.version", "it does not start with v"),
+            (
+                "node: {name: 7}",
+                "node.name",
+                "wants text, has the number 7: if that is meant, write it in quotes: \"7\"",
+            ),
             ("node: {name: true}", "node.name", "wants text, has true: if that is meant, write it in quotes"),
             ("limits: {kubelet: {}}", "limits.kubelet", "\"kubelet\" is not"),
             ("limits: {a.service: {LimitNOFILES: 1}}", "limits.a.service.LimitNOFILES", "did you mean LimitNOFILE?"),

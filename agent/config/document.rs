@@ -1,4 +1,4 @@
-//! The document: the single definition of NodeConfig v1alpha1.
+//! The document: the single definition of `NodeConfig` v1alpha1.
 //!
 //! The JSON Schema that users get, the check that reports every bad key at once and the deserialisation all come from
 //! these types. A doc comment here is the description in the schema, and the text behind "missing" in an error.

@@ -83,7 +83,7 @@ mod tests {
             two in prop::collection::btree_map("[a-e]", "[a-z0-9]{1,6}", 1..5),
         ) {
             let text = |map: &std::collections::BTreeMap<String, String>| {
-                map.iter().map(|(k, v)| format!("{k}: '{v}'\n")).collect::<String>()
+                map.iter().map(|(k, v)| format!("{k}: '{v}'")).collect::<Vec<_>>().join("\n")
             };
             let merged = merge(read(0, "one", &text(&one)), read(1, "two", &text(&two)));
             let Value::Map(map) = merged.value else { panic!("two maps merge into a map") };

@@ -19,6 +19,8 @@ mod merge;
 mod places;
 mod resolve;
 pub mod settings;
+#[cfg(test)]
+mod tests;
 mod tree;
 pub mod values;
 
@@ -81,16 +83,15 @@ fn read(sources: &[Source]) -> Result<(tree::Node, Vec<Problem>), Vec<Problem>> 
     }
     match merged {
         Some(tree) if !unreadable => Ok((tree, problems)),
-        Some(_) => Err(problems),
-        None if problems.is_empty() => {
+        None if !unreadable => {
             let nowhere = tree::Position { order: 0, file: "node.yaml".into(), line: 1, column: 1 };
             Err(vec![Problem::new(&nowhere, "", "there is no configuration: no file was given")])
         }
-        None => Err(problems),
+        _ => Err(problems),
     }
 }
 
-/// The JSON Schema of NodeConfig v1alpha1.
+/// The JSON Schema of `NodeConfig` v1alpha1.
 ///
 /// It says the same as [`load`]'s check, but for two things: `load` takes a null for an absent key, and it applies the
 /// `format`s, which other validators do not know.

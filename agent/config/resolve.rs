@@ -109,9 +109,11 @@ impl Resolver<'_> {
             self.refuse(key, message);
         }
         let dns = self.or_default("cluster.dns", cluster.dns, service_cidr.nth(defaults::DNS_OFFSET));
-        if !service_cidr.contains(dns) {
-            let advice = if cluster.dns.is_some() { "" } else { " (the default): set cluster.dns or a larger network" };
-            self.refuse("cluster.dns", format!("{dns} does not lie in serviceCIDR {service_cidr}{advice}"));
+        if !service_cidr.contains(dns) && cluster.dns.is_some() {
+            self.refuse("cluster.dns", format!("{dns} does not lie in serviceCIDR {service_cidr}"));
+        } else if !service_cidr.contains(dns) {
+            let message = format!("{service_cidr} is too small for {dns}, the default of cluster.dns: set cluster.dns");
+            self.refuse("cluster.serviceCIDR", message);
         } else if dns == service_cidr.nth(1) {
             self.refuse("cluster.dns", format!("{dns} is the first of serviceCIDR: it belongs to the API server"));
         }
@@ -124,12 +126,13 @@ impl Resolver<'_> {
         let mut sysctls = kernel.sysctls;
         let bridge = modules.contains(&literal(defaults::BRIDGE_MODULE));
         for (name, value) in defaults::WORKER_SYSCTLS {
-            let exists = bridge || !name.starts_with(defaults::BRIDGE_SYSCTLS);
-            let key = literal(name);
-            if exists && !sysctls.contains_key(&key) {
-                self.used(&format!("kernel.sysctls.{name}"), value);
-                sysctls.insert(key, value.to_owned());
+            if name.starts_with(defaults::BRIDGE_SYSCTLS) && !bridge {
+                continue;
             }
+            sysctls.entry(literal(name)).or_insert_with(|| {
+                self.used(&format!("kernel.sysctls.{name}"), value);
+                value.to_owned()
+            });
         }
         KernelSettings { modules, sysctls }
     }
@@ -148,10 +151,10 @@ impl Resolver<'_> {
         }
         for name in defaults::WORKER_MODULES {
             let module: ModuleName = literal(name);
-            if !wanted.contains_key(&module) {
+            wanted.entry(module).or_insert_with(|| {
                 self.used(&format!("kernel.modules.{name}"), true);
-                wanted.insert(module, true);
-            }
+                true
+            });
         }
         wanted.into_iter().filter_map(|(name, load)| load.then_some(name)).collect()
     }
@@ -165,7 +168,8 @@ impl Resolver<'_> {
         for name in defaults::WORKER_ARTIFACTS {
             if !kubernetes.artifacts.contains_key(&literal::<ArtifactName>(name)) {
                 let message = format!(
-                    "has no digest, and nothing unverified is installed: give sha256 from {}/{version}/bin/linux/ARCH/{name}.sha256 (ARCH: amd64 or arm64)",
+                    "has no digest, and nothing unverified is installed: give sha256 from \
+                     {}/{version}/bin/linux/ARCH/{name}.sha256 (ARCH: amd64 or arm64)",
                     defaults::MIRROR
                 );
                 self.refuse(&format!("kubernetes.artifacts.{name}"), message);
@@ -251,9 +255,9 @@ impl Resolver<'_> {
             "whoever answers in its place would choose the node's certificates",
         );
         if !cfssl.accept_admin_equivalent_key {
-            let message = "a cfssl authentication key on a worker is as strong as a cluster administrator's: whoever reads it \
-                           can have cluster-admin certificates signed, whatever the server's policy says; if you accept that, \
-                           write acceptAdminEquivalentKey: true";
+            let message = "a cfssl authentication key on a worker is as strong as a cluster administrator's: whoever \
+                           reads it can have cluster-admin certificates signed, whatever the server's policy says; if \
+                           you accept that, write acceptAdminEquivalentKey: true";
             self.refuse(KEY, message);
         }
         let default = defaults::CFSSL_PROFILE.to_owned();
