@@ -6,8 +6,8 @@ pub(super) const POD_CIDR: &str = "10.244.0.0/16";
 /// Addresses of services: kubeadm's (kubeadm config v1beta4, `networking.serviceSubnet`).
 pub(super) const SERVICE_CIDR: &str = "10.96.0.0/12";
 
-/// The DNS service's address, counted from the start of the service network: kubeadm's convention. The first belongs to
-/// the `kubernetes` service itself.
+/// The DNS service's address, counted from the start of the service network: kubeadm's convention. The first belongs
+/// to the `kubernetes` service itself.
 pub(super) const DNS_OFFSET: u8 = 10;
 
 /// The cluster's DNS domain: kubeadm's (`networking.dnsDomain`) and the kubelet's convention.
@@ -26,8 +26,9 @@ pub(super) const CFSSL_PROFILE: &str = "client";
 pub(super) const WORKER_ARTIFACTS: [&str; 3] = ["kube-proxy", "kubectl", "kubelet"];
 
 /// Modules of a worker: overlay for the container runtime's snapshots, `br_netfilter` so that bridged traffic meets
-/// kube-proxy's rules (Kubernetes documentation up to v1.28, "Container Runtimes", "Forwarding IPv4 and letting iptables
-/// see bridged traffic").
+/// kube-proxy's rules. From Kubernetes' "Container Runtimes"
+/// (<https://kubernetes.io/docs/setup/production-environment/container-runtimes/>): its older editions ask for both
+/// modules and all of [`WORKER_SYSCTLS`], today's leaves all but `net.ipv4.ip_forward` to the network plugin.
 pub(super) const WORKER_MODULES: [&str; 2] = ["overlay", BRIDGE_MODULE];
 
 /// The module that brings [`BRIDGE_SYSCTLS`] into being.
@@ -36,7 +37,7 @@ pub(super) const BRIDGE_MODULE: &str = "br_netfilter";
 /// The prefix of the sysctls that exist only with [`BRIDGE_MODULE`].
 pub(super) const BRIDGE_SYSCTLS: &str = "net.bridge.";
 
-/// Sysctls of a worker, from the same section of "Container Runtimes".
+/// Sysctls of a worker, from the same document.
 pub(super) const WORKER_SYSCTLS: [(&str, &str); 3] = [
     ("net.bridge.bridge-nf-call-ip6tables", "1"),
     ("net.bridge.bridge-nf-call-iptables", "1"),
@@ -47,9 +48,9 @@ pub(super) const WORKER_SYSCTLS: [(&str, &str); 3] = [
 ///
 /// - containerd's files: systemd's own default since v240, on which containerd's unit relies since
 ///   [containerd#8924](https://github.com/containerd/containerd/pull/8924); `infinity` makes programs that walk all
-///   descriptors crawl. Its tasks: `TasksMax=infinity` as in containerd's own unit, since pods have limits of their own.
-/// - the kubelet's files: above its own `maxOpenFiles`, 1000000 (`KubeletConfiguration` v1beta1), and the kernel's
-///   `fs.nr_open` of 1048576.
+///   descriptors crawl. Its tasks: infinity as in containerd's own unit, since pods have limits of their own.
+/// - the kubelet's files: the kernel's default `fs.nr_open`, just above the kubelet's own `maxOpenFiles` of 1000000
+///   (`KubeletConfiguration` v1beta1).
 pub(super) const WORKER_LIMITS: [(&str, &str, &str); 3] = [
     ("containerd.service", "LimitNOFILE", "1024:524288"),
     ("containerd.service", TASKS_MAX, "infinity"),

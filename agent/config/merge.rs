@@ -1,7 +1,7 @@
 //! Merge: what a later file says over what an earlier one said.
 //!
-//! Maps merge by key; scalars and lists are replaced. So whatever users extend is a map by name, never a list. Each node
-//! keeps the place where it was written, so that a message points at the file that is to be changed.
+//! Maps merge by key; scalars and lists are replaced. So whatever users extend is a map by name, never a list. Each
+//! node keeps the place where it was written, so that a message points at the file that is to be changed.
 
 use super::tree::{Entry, Map, Node, Value};
 

@@ -165,7 +165,8 @@ fn a_foreign_artifact_needs_its_own_place_and_version() {
         assert!(errors.contains(&format!("{key}: is missing")), "{errors}");
     }
     let whole = format!(
-        "kubernetes: {{artifacts: {{runc: {{sha256: {digest}, version: v1.3.0, url: 'https://x/{{version}}/runc.{{arch}}'}}}}}}"
+        "kubernetes: {{artifacts: {{runc: {{sha256: {digest}, version: v1.3.0, \
+         url: 'https://x/{{version}}/runc.{{arch}}'}}}}}}"
     );
     let settings = settings_with(&whole);
     let runc = &settings.install.artifacts[&"runc".parse().expect("a name")];
@@ -177,7 +178,8 @@ fn a_foreign_artifact_needs_its_own_place_and_version() {
 #[test]
 fn the_user_extends_and_removes_by_name() {
     let settings = settings_with(
-        "kernel:\n  modules: {br_netfilter: false, ip_vs: true}\n  sysctls: {vm.max_map_count: 262144, kernel.umask: 0700}\n\
+        "kernel:\n  modules: {br_netfilter: false, ip_vs: true}\n  \
+         sysctls: {vm.max_map_count: 262144, kernel.umask: 0700}\n\
          limits:\n  containerd.service: {LimitNOFILE: infinity}\n",
     );
     let modules: Vec<&str> = settings.kernel.modules.iter().map(values::ModuleName::as_str).collect();
