@@ -91,6 +91,7 @@ pub struct Settings {
 /// What a node is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(extend("x-not-in-this-version" = ["etcd", "controller", "edge", "kubeadm"]))]
 pub enum Role {
     /// Runs pods: kubelet, kube-proxy and a container runtime.
     Worker,

@@ -111,6 +111,14 @@ checked_string! {
     ArtifactName, "artifact", artifact_name
 }
 checked_string! {
+    /// An artifact's version: part of the path where it is kept, so a file name.
+    ArtifactVersion, "artifact-version", artifact_version
+}
+checked_string! {
+    /// A DNS domain in lower case, such as `cluster.local`.
+    DnsDomain, "dns-domain", dns_domain
+}
+checked_string! {
     /// An absolute `http://` or `https://` URL without user information, query or fragment.
     HttpUrl, "http-url", http_url
 }
@@ -358,6 +366,27 @@ fn artifact_name(text: &str) -> Result<String, BadValue> {
     Ok(text.to_owned())
 }
 
+fn artifact_version(text: &str) -> Result<String, BadValue> {
+    const WANTED: &str = "an artifact's version";
+    let good = |c: char| c.is_ascii_alphanumeric() || "-._+".contains(c);
+    if text.is_empty() || text.len() > 64 || !text.chars().all(good) || !text.starts_with(char::is_alphanumeric) {
+        return Err(refuse(text, WANTED, "it must be a file name of letters, digits, '-', '.', '_' and '+'"));
+    }
+    Ok(text.to_owned())
+}
+
+fn dns_domain(text: &str) -> Result<String, BadValue> {
+    const WANTED: &str = "a DNS domain";
+    let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    let label_ok = |label: &str| {
+        (1..=63).contains(&label.len()) && label.chars().all(good) && !label.starts_with('-') && !label.ends_with('-')
+    };
+    if text.len() > 253 || !text.split('.').all(label_ok) {
+        return Err(refuse(text, WANTED, "it must be labels of lower-case letters, digits and '-', between dots"));
+    }
+    Ok(text.to_owned())
+}
+
 fn http_url(text: &str) -> Result<String, BadValue> {
     const WANTED: &str = "an http(s) URL";
     if text.contains(['?', '#', '@']) || text.chars().any(|c| c.is_whitespace() || c.is_control()) {
@@ -512,7 +541,11 @@ pub fn check_format(format: &str, text: &str) -> Result<(), BadValue> {
         "artifact" => check::<ArtifactName>(text),
         "http-url" => check::<HttpUrl>(text),
         "cidr" => check::<Cidr>(text),
+        "artifact-version" => check::<ArtifactVersion>(text),
+        "dns-domain" => check::<DnsDomain>(text),
         "limit" => check::<Limit>(text),
+        // The name that schemars gives to an IP address.
+        "ip" => text.parse::<IpAddr>().map(drop).map_err(|_| refuse(text, "an IP address", "it does not parse as one")),
         _ => Ok(()),
     }
 }
@@ -613,6 +646,9 @@ mod tests {
                 &["https://10.10.30.11:6443", "http://[::1]:8080/x", "https://api"],
                 &["", "ftp://x", "http://:8080", "https://x:0", "https://u@x", "https://x/?q", "http://[::1"],
             ),
+            ("artifact-version", &["v1.34.2", "2.1.4"], &["", "../x", ".x", "a/b"]),
+            ("dns-domain", &["cluster.local", "k8s"], &["", "a..b", "Cluster.local", "-a"]),
+            ("ip", &["10.96.0.10", "fd00::a"], &["", "10.96.0", "10.96.0.10/12"]),
             ("cidr", &["10.0.0.0/8", "fd00::/64", "0.0.0.0/0"], &["10.0.0.0", "10.0.0.0/33", "x/8"]),
             ("limit", &["1024", "1024:524288", "infinity"], &["", "-1", "5:4", "many"]),
         ];
