@@ -16,6 +16,7 @@ use crate::engine::id::Step;
 use crate::engine::ledger::{self, Record};
 use crate::engine::plan::Plan;
 use crate::engine::settle;
+use crate::host::http::Http;
 use crate::host::peers::Peers;
 use crate::host::{Host, clock};
 use crate::journal::{Event, Teller};
@@ -95,7 +96,7 @@ async fn execute(
 ) -> Result<Exit, Fault> {
     let started = Instant::now();
     tell.tell(&Event::RunStarted { command });
-    let peers = Peers { http: crate::host::http::Http::default(), root: host.root.clone(), tell: tell.clone() };
+    let peers = Peers { http: Http::new(tell.clone()), root: host.root.clone(), tell: tell.clone() };
     let mut outcome = apply::apply(plan, host, &mut hand, &peers).await;
     // Debts are paid even when a step failed: what was changed must be seen by its units.
     match settle::pay(&mut hand, &plan.no_restart).await {

@@ -27,9 +27,10 @@ const REQUEST_DEADLINE: Duration = Duration::from_secs(60);
 const MAX_ANSWER: usize = 4 << 20;
 
 /// The one HTTP client. Cheap to clone.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Http {
     system: Arc<OnceLock<Client>>,
+    tell: Teller,
 }
 
 /// Which roots vouch for an `https` server.
@@ -76,6 +77,14 @@ pub enum HttpError {
         /// What is wrong with it.
         why: String,
     },
+    /// No attempt succeeded in time.
+    #[error("{last} (attempt {attempts}, and the last one before the deadline)")]
+    Deadline {
+        /// How often it was tried.
+        attempts: u32,
+        /// How it failed last.
+        last: String,
+    },
     /// The CA certificates cannot be used.
     #[error("{url}: use the CA certificates: {}", chain(source))]
     BadTrust {
@@ -104,7 +113,7 @@ fn chain(error: &reqwest::Error) -> String {
 impl Explain for HttpError {
     fn class(&self) -> Class {
         match self {
-            Self::Stalled { .. } => Class::Deadline,
+            Self::Stalled { .. } | Self::Deadline { .. } => Class::Deadline,
             Self::NoAnswer { source, .. } if source.is_timeout() => Class::Deadline,
             _ => Class::Failed,
         }
@@ -117,7 +126,7 @@ impl HttpError {
         match self {
             Self::NoAnswer { .. } | Self::Stalled { .. } => true,
             Self::Status { status, .. } => matches!(status, 408 | 429 | 500 | 502 | 503 | 504),
-            Self::BadAnswer { .. } | Self::BadTrust { .. } => false,
+            Self::BadAnswer { .. } | Self::BadTrust { .. } | Self::Deadline { .. } => false,
         }
     }
 
@@ -181,6 +190,11 @@ pub struct Downloaded {
 }
 
 impl Http {
+    /// A client that tells of its progress and of what it tries again.
+    pub fn new(tell: Teller) -> Self {
+        Self { system: Arc::default(), tell }
+    }
+
     /// Posts JSON and returns the JSON of a 2xx answer. Other answers are errors that carry status and body.
     /// Cluster traffic: no proxy. Transient failures are retried inside the deadline.
     pub async fn post_json(
@@ -188,14 +202,19 @@ impl Http {
         url: &str,
         trust: Trust<'_>,
         body: &serde_json::Value,
-        tell: &Teller,
-    ) -> Result<serde_json::Value, GaveUp<HttpError>> {
+    ) -> Result<serde_json::Value, HttpError> {
         let deadline = tokio::time::Instant::now() + REQUEST_DEADLINE;
-        let on_retry = |why: &HttpError, _| tell.tell(&Event::Retrying { what: url, why: &why.to_string() });
-        retry::retry(deadline, &Policy::default(), on_retry, async || {
+        let on_retry = |why: &HttpError, _| self.tell.tell(&Event::Retrying { what: url, why: &why.to_string() });
+        let posted = retry::retry(deadline, &Policy::default(), on_retry, async || {
             self.post_once(url, trust, body).await.map_err(HttpError::tried)
+        });
+        posted.await.map_err(|gave_up| match gave_up {
+            GaveUp::Permanent { error, .. } => error,
+            GaveUp::Deadline { attempts, last } => HttpError::Deadline {
+                attempts,
+                last: last.map_or_else(|| format!("{url}: no answer"), |error| error.to_string()),
+            },
         })
-        .await
     }
 
     async fn post_once(
@@ -228,10 +247,9 @@ impl Http {
         root: &Root,
         scratch: &RootPath,
         sha256: &Sha256,
-        tell: &Teller,
     ) -> Result<Downloaded, DownloadError> {
         root.make_own_dirs(&scratch.parent(), Meta::root(0o700))?;
-        let result = self.download_to(url, root, scratch, sha256, tell).await;
+        let result = self.download_to(url, root, scratch, sha256).await;
         if result.is_err() {
             // The error that is reported is the download's; what could not be removed is removed by the next run.
             let _ = root.remove(scratch);
@@ -245,7 +263,6 @@ impl Http {
         root: &Root,
         scratch: &RootPath,
         want: &Sha256,
-        tell: &Teller,
     ) -> Result<Downloaded, DownloadError> {
         let started = Instant::now();
         let no_answer = |source| HttpError::NoAnswer { url: url.to_owned(), source };
@@ -257,7 +274,7 @@ impl Http {
             return Err(status_error(url, status, b"").into());
         }
         let name = url.rsplit('/').next().unwrap_or(url);
-        let bar = tell.progress(name, response.content_length());
+        let bar = self.tell.progress(name, response.content_length());
         let mut file = root.create_scratch(scratch)?;
         let mut hasher = openssl::sha::Sha256::new();
         let mut bytes = 0;

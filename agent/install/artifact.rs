@@ -120,7 +120,7 @@ impl Artifact {
     async fn fetch_once(&self, peers: &Peers) -> Result<(&str, Downloaded), NoMirror> {
         let mut errors = Vec::new();
         for url in &self.urls {
-            match peers.http.download(url, &peers.root, &self.scratch(), &self.sha256, &peers.tell).await {
+            match peers.http.download(url, &peers.root, &self.scratch(), &self.sha256).await {
                 Ok(got) => return Ok((url, got)),
                 Err(error) => errors.push(error),
             }
