@@ -192,7 +192,7 @@ pub(super) struct Limits {
     /// Most tasks of the unit's control group: one number or infinity.
     #[serde(rename = "TasksMax")]
     pub tasks_max: Option<Limit>,
-    /// Whether the unit, when it runs, may be restarted so that new limits take effect. Default: false.
+    /// Whether the unit, when it runs, may be restarted so that new limits take effect. Default: true.
     pub restart: Option<bool>,
 }
 

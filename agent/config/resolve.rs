@@ -296,7 +296,7 @@ impl Resolver<'_> {
             let message = format!("{tasks} has two parts: a control group has one limit, a number or infinity");
             self.refuse(&format!("{key}.{}", defaults::TASKS_MAX), message);
         }
-        let restart = self.or_default(&format!("{key}.restart"), given.restart, false);
+        let restart = self.or_default(&format!("{key}.restart"), given.restart, true);
         UnitLimits { rlimits, tasks_max: tasks.map(|tasks| tasks.soft), restart }
     }
 

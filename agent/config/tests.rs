@@ -45,9 +45,9 @@ fn the_sample_and_its_defaults() {
     kubernetes.artifacts.kubelet.version = v1.34.2
     limits.containerd.service.LimitNOFILE = 1024:524288
     limits.containerd.service.TasksMax = infinity
-    limits.containerd.service.restart = false
+    limits.containerd.service.restart = true
     limits.kubelet.service.LimitNOFILE = 1048576
-    limits.kubelet.service.restart = false
+    limits.kubelet.service.restart = true
     node.interface = the one that the kernel uses towards the API server
     node.name = the hostname in lower case
     pki.dir = /etc/kubernetes/pki

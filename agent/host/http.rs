@@ -54,13 +54,13 @@ pub enum HttpError {
         source: reqwest::Error,
     },
     /// The answer was not a success.
-    #[error("{url}: HTTP {status}{}", if body.is_empty() { String::new() } else { format!(": {body}") })]
+    #[error("{url}: HTTP {status}{}", excerpt(body))]
     Status {
         /// The URL.
         url: String,
         /// The status code.
         status: u16,
-        /// The answer's text, or its beginning.
+        /// The answer's text.
         body: String,
     },
     /// The body stood still.
@@ -95,6 +95,12 @@ pub enum HttpError {
     },
 }
 
+/// The beginning of an answer, on one line, to stand behind its status.
+fn excerpt(body: &str) -> String {
+    let line: String = body.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(200).collect();
+    if line.is_empty() { line } else { format!(": {line}") }
+}
+
 /// reqwest's chain of causes in one line, without the URL, which stands in front already.
 fn chain(error: &reqwest::Error) -> String {
     let mut parts: Vec<String> = Vec::new();
@@ -121,6 +127,14 @@ impl Explain for HttpError {
 }
 
 impl HttpError {
+    /// The JSON that came with a status that is no success, if it was JSON.
+    pub fn json(&self) -> Option<serde_json::Value> {
+        match self {
+            Self::Status { body, .. } => serde_json::from_str(body).ok(),
+            _ => None,
+        }
+    }
+
     /// Whether another attempt may succeed: no answer, or one of the statuses that curl retries too.
     fn is_transient(&self) -> bool {
         match self {
@@ -320,6 +334,6 @@ fn builder() -> ClientBuilder {
 }
 
 fn status_error(url: &str, status: StatusCode, body: &[u8]) -> HttpError {
-    let body = String::from_utf8_lossy(&body[..body.len().min(500)]).trim().to_owned();
+    let body = String::from_utf8_lossy(body).trim().to_owned();
     HttpError::Status { url: url.to_owned(), status: status.as_u16(), body }
 }

@@ -178,8 +178,11 @@ impl Signer for Cfssl {
             let key = self.auth_key(seen)?;
             let body = self.message(&order, &key)?;
             let url = self.url.join(ENDPOINT);
-            let answer = peers.http.post_json(url.as_str(), Trust::Only(order.ca), &body).await;
-            let answer = answer.map_err(|error| self.unanswered(error))?;
+            let answer = match peers.http.post_json(url.as_str(), Trust::Only(order.ca), &body).await {
+                Ok(answer) => answer,
+                // cfssl refuses with a status of 4xx and its reason in the body.
+                Err(error) => error.json().ok_or_else(|| self.unanswered(error))?,
+            };
             Ok(self.certificate(&answer)?)
         })
     }
