@@ -2,6 +2,9 @@
 
 pub mod facts;
 pub mod http;
+pub mod notify;
 pub mod peers;
+pub mod probe;
+pub mod retry;
 pub mod root;
 pub mod seen;
