@@ -10,6 +10,7 @@ pub mod kernel;
 pub mod lock;
 pub mod notify;
 pub mod peers;
+pub mod probe;
 pub mod retry;
 pub mod root;
 pub mod seen;
