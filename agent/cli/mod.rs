@@ -99,6 +99,8 @@ pub fn main() -> ExitCode {
         }
     };
     let result = runtime.block_on(dispatch(cli.command, &cli.global, &tell));
+    // A name that is still being resolved must not hold back an exit whose deadline has come.
+    runtime.shutdown_background();
     result.unwrap_or_else(|fault| report(&fault)).into()
 }
 
@@ -112,7 +114,7 @@ async fn dispatch(command: Command, global: &Global, tell: &Teller) -> Result<Ex
         Command::Certs(args) => bootstrap::run_step(Step::Certs, args, global, tell).await,
         Command::Limits(args) => bootstrap::run_step(Step::Limits, args, global, tell).await,
         Command::Units(args) => bootstrap::run_step(Step::Units, args, global, tell).await,
-        Command::Wait(args) => wait::run(args).await.map(|_| Exit::Done),
+        Command::Wait(args) => wait::run(args, tell).await,
         Command::Rollback(args) => rollback::run(args, global, tell).await,
         Command::Schema => {
             schema::run();

@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::Exit;
 use crate::engine::fault::Fault;
+use crate::journal::{Event, Teller};
 use crate::wait::probe::Prober;
 use crate::wait::target::Target;
-use crate::wait::{How, Progress, Waited, wait};
+use crate::wait::{How, Progress, wait};
 
 // An attribute, because rustdoc would want the forms written as links.
 const TARGETS_HELP: &str = "What to wait for: tcp://HOST:PORT or HOST:PORT, http(s)://HOST[:PORT][/PATH] \
@@ -34,13 +36,32 @@ pub struct WaitArgs {
     pub ca: Option<PathBuf>,
 }
 
-/// Waits, and logs each new reason and, every few seconds, that it still waits.
-pub async fn run(args: WaitArgs) -> Result<Waited, Fault> {
+/// Waits, and tells each new reason and, every few seconds, that it still waits.
+pub async fn run(args: WaitArgs, teller: &Teller) -> Result<Exit, Fault> {
     let how = if args.any { How::Any } else { How::All };
     let timeout = Some(args.timeout).filter(|timeout| !timeout.is_zero());
     let prober = Prober::new(args.ca);
-    let tell = |progress: &Progress<'_>| tracing::info!("{progress}");
-    Ok(wait(&prober, &args.targets, how, timeout, tell).await?)
+    let tell = |progress: &Progress<'_>| tell(teller, progress);
+    wait(&prober, &args.targets, how, timeout, tell).await?;
+    Ok(Exit::Done)
+}
+
+fn tell(teller: &Teller, progress: &Progress<'_>) {
+    let awaited = |target: &Target, why: &str| {
+        teller.tell(&Event::TargetAwaited { target: &target.to_string(), why });
+    };
+    match progress {
+        Progress::Changed { target, reason } => awaited(target, &reason.to_string()),
+        Progress::Ready { target, after } => {
+            teller.tell(&Event::TargetReady { target: &target.to_string(), took: *after });
+        }
+        Progress::Still { pending, .. } => {
+            for one in *pending {
+                let why = one.reason.as_ref().map_or_else(|| "the first try still runs".to_owned(), ToString::to_string);
+                awaited(&one.target, &why);
+            }
+        }
+    }
 }
 
 /// Reads `90s`, `5m`, `1h`, or plain seconds.

@@ -219,7 +219,8 @@ impl Http {
     ) -> Result<serde_json::Value, HttpError> {
         let deadline = tokio::time::Instant::now() + REQUEST_DEADLINE;
         let on_retry = |why: &HttpError, _| self.tell.tell(&Event::Retrying { what: url, why: &why.to_string() });
-        let posted = retry::retry(deadline, &Policy::default(), on_retry, async || {
+        let policy = Policy::default();
+        let posted = retry::retry(deadline, &policy, on_retry, async || {
             self.post_once(url, trust, body).await.map_err(HttpError::tried)
         });
         posted.await.map_err(|gave_up| match gave_up {

@@ -99,6 +99,20 @@ pub enum Event<'a> {
         /// Why the last attempt failed.
         why: &'a str,
     },
+    /// Something that is being waited for is not ready yet.
+    TargetAwaited {
+        /// The target.
+        target: &'a str,
+        /// Why it is not ready.
+        why: &'a str,
+    },
+    /// What was being waited for is ready.
+    TargetReady {
+        /// The target.
+        target: &'a str,
+        /// How long it took.
+        took: Duration,
+    },
     /// A unit's job goes on.
     JobWaits {
         /// The unit.
@@ -149,6 +163,8 @@ impl Event<'_> {
             Self::ResourceFailed { .. } => "b0e46aa44ae34c3e80287c644aec80cb",
             Self::Fetched { .. } => "fbee1c8caef04616b7604c1f499d2d4f",
             Self::Retrying { .. } => "bdec490dae1c4201a097b8354c24d2a3",
+            Self::TargetAwaited { .. } => "6ad6cdc83fdb46b5aa59398aeb8a969b",
+            Self::TargetReady { .. } => "e094f5ed5ac54a03873acb8879b46c43",
             Self::JobWaits { .. } => "d16481672e9a44b29e0e435178868341",
             Self::DebtPaid { .. } => "34ac12a47dd84eeba2297a1ea0049daa",
             Self::NotProven { .. } => "08dbf08ef8d44a94963887949f3cc016",
@@ -189,6 +205,8 @@ impl Event<'_> {
                 format!("fetched {url}, {}, verified ({})", size(*bytes), seconds(*took))
             }
             Self::Retrying { what, why } => format!("trying {what} again: {why}"),
+            Self::TargetAwaited { target, why } => format!("waiting for {target}: {why}"),
+            Self::TargetReady { target, took } => format!("{target} is ready ({})", seconds(*took)),
             Self::JobWaits { unit, says } => format!("{unit}: still starting{says}"),
             Self::DebtPaid { debt } => format!("{debt}: done"),
             Self::NotProven { id, why } => format!("{id}: set, but not in force: {why}"),
@@ -223,6 +241,7 @@ impl Event<'_> {
                 fields.result = Some((*result).to_owned());
                 fields.duration = Some(*took);
             }
+            Self::TargetReady { took, .. } => fields.duration = Some(*took),
             Self::Fetched { bytes, took, retries, .. } => {
                 fields.bytes = Some(*bytes);
                 fields.duration = Some(*took);
