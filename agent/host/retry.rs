@@ -214,7 +214,7 @@ mod tests {
     #[tokio::test]
     async fn a_pause_that_does_not_fit_is_not_begun() {
         let start = Instant::now();
-        let slow = Policy { first: Duration::from_secs(60), cap: Duration::from_secs(60), ..QUICK };
+        let slow = Policy { first: Duration::from_mins(1), cap: Duration::from_mins(1), ..QUICK };
         let result = retry(
             start + Duration::from_secs(20),
             &slow,

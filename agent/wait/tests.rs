@@ -12,7 +12,7 @@ use super::*;
 use crate::host::probe::TlsFault;
 
 /// Long enough for a busy machine: a test that succeeds never waits for it.
-const PATIENCE: Option<Duration> = Some(Duration::from_secs(60));
+const PATIENCE: Option<Duration> = Some(Duration::from_mins(1));
 const BRIEF: Duration = Duration::from_millis(300);
 const LATE: Duration = Duration::from_millis(200);
 
