@@ -26,7 +26,7 @@ pub struct Facts {
     pub links: Vec<Link>,
     /// IPv4 and IPv6 default routes.
     pub default_routes: Vec<DefaultRoute>,
-    /// By `host:port` of each peer that Settings name: how the kernel would reach it.
+    /// By [`Facts::peer_key`] of each peer that Settings name: how the kernel would reach it.
     pub routes: BTreeMap<String, PeerRoute>,
 }
 
@@ -74,6 +74,30 @@ pub struct Address {
     pub ip: IpAddr,
     /// The length of its network prefix.
     pub prefix: u8,
+    /// What makes it unfit for now, if anything does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flaw: Option<Flaw>,
+}
+
+impl Address {
+    /// An address that the kernel has no reserve about.
+    pub fn new(ip: IpAddr, prefix: u8) -> Self {
+        Self { ip, prefix, flaw: None }
+    }
+}
+
+/// The kernel's reserve about an address (`IFA_F_*`, rtnetlink(7)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Flaw {
+    /// Duplicate address detection has not finished.
+    Tentative,
+    /// Another machine has it.
+    Duplicate,
+    /// It may not be used for new connections: its lease runs out, or it is a virtual address of keepalived's.
+    Deprecated,
+    /// An IPv6 privacy address, which is replaced every day.
+    Temporary,
 }
 
 /// A default route.
@@ -86,7 +110,7 @@ pub struct DefaultRoute {
     pub gateway: Option<IpAddr>,
     /// Its metric: the lowest wins.
     pub metric: u32,
-    /// The source address that the kernel would put on a packet that takes it.
+    /// The source address that the route itself prefers (`src`, `RTA_PREFSRC`); most routes name none.
     pub source: Option<IpAddr>,
 }
 
@@ -117,6 +141,11 @@ pub enum PeerRoute {
 }
 
 impl Facts {
+    /// The key of a peer in [`Facts::routes`]: `host:port`, an IPv6 address in brackets.
+    pub fn peer_key(host: &str, port: u16) -> String {
+        if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+    }
+
     /// A plain machine with one wired link, for tests.
     pub fn sample() -> Self {
         let ip = |text: &str| text.parse::<IpAddr>().unwrap_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED));
@@ -135,7 +164,7 @@ impl Facts {
                     kind: String::new(),
                     mtu: 65536,
                     mac: String::new(),
-                    addresses: vec![Address { ip: ip("127.0.0.1"), prefix: 8 }],
+                    addresses: vec![Address::new(ip("127.0.0.1"), 8)],
                 },
                 Link {
                     index: 2,
@@ -145,7 +174,7 @@ impl Facts {
                     kind: String::new(),
                     mtu: 1500,
                     mac: "52:54:00:00:00:15".into(),
-                    addresses: vec![Address { ip: ip("10.10.30.21"), prefix: 24 }],
+                    addresses: vec![Address::new(ip("10.10.30.21"), 24)],
                 },
             ],
             default_routes: vec![DefaultRoute {
