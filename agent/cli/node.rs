@@ -16,7 +16,7 @@ use crate::steps;
 use super::Global;
 
 /// How long bootstrap waits for an address: as long as a slow DHCP server and a switch that learns.
-const IDENTITY_DEADLINE: Duration = Duration::from_secs(120);
+const IDENTITY_DEADLINE: Duration = Duration::from_mins(2);
 
 /// How often it looks again.
 const IDENTITY_PAUSE: Duration = Duration::from_millis(500);
@@ -76,8 +76,8 @@ pub async fn awaited(global: &Global, host: &Host, tell: &Teller) -> Result<Node
             }
             Err(missing) => missing,
         };
-        // Facts from a file do not change, and some reasons (a hostname of localhost) no address mends.
-        if global.facts.is_some() || !missing.may_pass() || tokio::time::Instant::now() >= end {
+        // Facts from a file do not change.
+        if global.facts.is_some() || tokio::time::Instant::now() >= end {
             return Err(missing.into());
         }
         let why = missing.to_string();

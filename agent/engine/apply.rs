@@ -195,9 +195,9 @@ impl<'p, 'h> Stage<'p, 'h> {
     /// Sees, diffs and obtains for every ready resource, all at once.
     async fn obtain(&mut self, hand: &mut Hand<'_>, peers: &Peers, outcome: &mut Outcome) {
         let ready = self.ready();
-        let reads = |at: &usize| self.items[*at].planned.what.reads();
+        let wants = |at: &usize| self.items[*at].planned.what.reads();
         let of_units = |thing: &Thing| matches!(thing, Thing::Unit(_) | Thing::Limits(_));
-        let (live, _): (Vec<usize>, Vec<usize>) = ready.iter().partition(|at| reads(at).iter().any(of_units));
+        let (live, _): (Vec<usize>, Vec<usize>) = ready.iter().partition(|at| wants(at).iter().any(of_units));
         if !live.is_empty() {
             // A unit is seen as it would be started: with its files read again.
             if let Err(fault) = hand.reload_if_owed().await {

@@ -19,10 +19,10 @@ use crate::journal::{Event, Teller};
 const MAX_KEPT: u64 = 4 << 20;
 
 /// How long a unit's job may take before the run reports it and goes on.
-pub const JOB_DEADLINE: Duration = Duration::from_secs(600);
+pub const JOB_DEADLINE: Duration = Duration::from_mins(10);
 
 /// How long another run may hold the lock.
-const LOCK_DEADLINE: Duration = Duration::from_secs(60);
+const LOCK_DEADLINE: Duration = Duration::from_mins(1);
 
 /// A Change could not be made, besides what the machine itself refuses.
 #[derive(Debug, thiserror::Error)]

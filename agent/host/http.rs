@@ -21,7 +21,7 @@ const CONNECT: Duration = Duration::from_secs(10);
 const STALL: Duration = Duration::from_secs(30);
 
 /// How long a request that asks for a few kilobytes may be tried again.
-const REQUEST_DEADLINE: Duration = Duration::from_secs(60);
+const REQUEST_DEADLINE: Duration = Duration::from_mins(1);
 
 /// The longest answer that is read into memory, in bytes.
 const MAX_ANSWER: usize = 4 << 20;

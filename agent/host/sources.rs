@@ -104,5 +104,5 @@ fn from_path(path: &Path) -> Result<Vec<Source>, SourceError> {
 
 /// Editors' backup files and hidden files are not configuration.
 fn is_drop_in(name: &str) -> bool {
-    name.ends_with(".yaml") && !name.starts_with('.')
+    name.strip_suffix(".yaml").is_some_and(|stem| !stem.is_empty() && !stem.starts_with('.'))
 }

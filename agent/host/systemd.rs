@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use zbus::zvariant::{ObjectPath, OwnedObjectPath, Value};
+use zbus::{ObjectPath, OwnedObjectPath, OwnedVariant, Variant};
 
 use super::seen::UnitSight;
 use crate::config::settings::Rlimit;
@@ -19,7 +19,7 @@ use crate::engine::fault::{Class, Explain};
 const CALL_DEADLINE: Duration = Duration::from_secs(30);
 
 /// How long a daemon-reload may take: systemd reads every unit file and runs every generator.
-const RELOAD_DEADLINE: Duration = Duration::from_secs(120);
+const RELOAD_DEADLINE: Duration = Duration::from_mins(2);
 
 #[zbus::proxy(
     interface = "org.freedesktop.systemd1.Manager",
@@ -34,14 +34,14 @@ trait Manager {
     fn start_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
     fn stop_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
     fn try_restart_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
-    fn set_unit_properties(&self, name: &str, runtime: bool, properties: &[(&str, Value<'_>)]) -> zbus::Result<()>;
+    fn set_unit_properties(&self, name: &str, runtime: bool, properties: &[(&str, Variant<'_>)]) -> zbus::Result<()>;
     #[zbus(signal)]
     fn job_removed(&self, id: u32, job: ObjectPath<'_>, unit: &str, result: &str) -> zbus::Result<()>;
 }
 
 #[zbus::proxy(interface = "org.freedesktop.DBus.Properties", default_service = "org.freedesktop.systemd1")]
 trait Properties {
-    fn get_all(&self, interface: &str) -> zbus::Result<BTreeMap<String, zbus::zvariant::OwnedValue>>;
+    fn get_all(&self, interface: &str) -> zbus::Result<BTreeMap<String, OwnedVariant>>;
 }
 
 /// systemd did not do what was asked.
@@ -181,7 +181,7 @@ impl Systemd {
 
     /// Sets a property of a loaded unit at once, for this boot only.
     pub async fn set_property(&self, unit: &UnitName, name: PropertyName, value: u64) -> Result<(), SystemdError> {
-        let properties = [(name.as_str(), Value::from(value))];
+        let properties = [(name.as_str(), Variant::from(value))];
         self.call("set TasksMax of", unit.as_str(), self.manager.set_unit_properties(unit.as_str(), true, &properties))
             .await
     }
@@ -293,7 +293,7 @@ impl Systemd {
         &self,
         unit: &UnitName,
         interface: &str,
-    ) -> Result<BTreeMap<String, zbus::zvariant::OwnedValue>, SystemdError> {
+    ) -> Result<BTreeMap<String, OwnedVariant>, SystemdError> {
         let name = unit.as_str();
         let path = self.call("load", name, self.manager.load_unit(name)).await?;
         let proxy = async {
@@ -330,7 +330,7 @@ fn call_error(doing: &'static str, object: &str, error: zbus::Error) -> SystemdE
     SystemdError::Call { doing, object: object.to_owned(), cause: Box::new(error) }
 }
 
-type PropertyMap = BTreeMap<String, zbus::zvariant::OwnedValue>;
+type PropertyMap = BTreeMap<String, OwnedVariant>;
 
 fn text(all: &PropertyMap, name: &str) -> String {
     all.get(name).and_then(|v| <&str>::try_from(v).ok()).unwrap_or_default().to_owned()

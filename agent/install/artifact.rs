@@ -27,7 +27,7 @@ pub struct Artifact {
 }
 
 /// How long a program may be tried for, over all mirrors.
-const DEADLINE: Duration = Duration::from_secs(600);
+const DEADLINE: Duration = Duration::from_mins(10);
 
 /// No mirror gave the artifact.
 #[derive(Debug, thiserror::Error)]
