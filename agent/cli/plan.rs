@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::node::{self, Node};
 use super::output::{self, Format};
 use super::{Exit, Global};
-use crate::config::settings::DefaultUsed;
+use crate::config::settings::{DefaultUsed, Origin};
 use crate::engine::fault::Fault;
 use crate::engine::id::Step;
 use crate::engine::ledger;
@@ -78,45 +78,30 @@ struct Document<'a> {
 
 /// The plan for people. What is as wanted is counted, and listed only if asked for.
 fn text(plan: &Document<'_>, verbose: bool) -> String {
-    let mut out = String::new();
     let who = plan.identity;
-    // Writing to a String cannot fail.
-    let _ = writeln!(out, "{} {} at {} on {} ({})", plan.role, who.name, who.address, who.link, who.why);
+    let mut out = format!("{} {} at {} on {}: {}\n", plan.role, who.name, who.address, who.link, who.why);
+    // Writing to a String cannot fail, here and below.
     for rejected in &who.rejected {
         let _ = writeln!(out, "  not {} on {}: {}", rejected.address, rejected.link, rejected.why);
     }
-    for shown in &plan.resources {
-        let mark = match &shown.status {
-            Status::Same if !verbose => continue,
-            Status::Same => '=',
-            Status::Differs { .. } => '~',
-            Status::After { .. } => '>',
-            Status::Skipped { .. } => '-',
-            Status::CannotTell { .. } => '?',
-        };
-        let _ = writeln!(out, "{mark} {:<32} {}  [{}]", shown.id.as_str(), shown.summary, shown.origin);
-        match &shown.status {
-            Status::Same => {}
-            Status::Differs { differences } => {
-                for delta in differences {
-                    let _ = writeln!(out, "    {}", line(&delta.what, &delta.now, &delta.want));
-                }
-                for debt in &shown.owes {
-                    let _ = writeln!(out, "    then {debt}");
-                }
-            }
-            Status::After { after } => drop(writeln!(out, "    after {after}")),
-            Status::Skipped { reason } => drop(writeln!(out, "    skipped: {reason}")),
-            Status::CannotTell { reason } => drop(writeln!(out, "    cannot tell: {reason}")),
+    let listed: Vec<&Shown> =
+        plan.resources.iter().filter(|shown| verbose || !matches!(shown.status, Status::Same)).collect();
+    for step in Step::ALL {
+        let mut of_step = listed.iter().filter(|shown| shown.step == step).peekable();
+        if of_step.peek().is_some() {
+            let _ = writeln!(out, "\n{step}");
         }
-    }
-    for debt in &plan.owed {
-        let _ = writeln!(out, "! owed by an earlier run: {debt}");
+        of_step.for_each(|shown| resource(&mut out, shown));
     }
     if verbose || plan.pending > 0 {
+        let _ = writeln!(out, "\ndefaults used (node.yaml can set each)");
         for default in plan.defaults {
-            let _ = writeln!(out, "  default {}: {}", default.key, default.value);
+            let _ = writeln!(out, "  {}: {}", default.key, default.value);
         }
+    }
+    let _ = writeln!(out);
+    for debt in &plan.owed {
+        let _ = writeln!(out, "Owed by an earlier run: {debt}.");
     }
     let count = |pick: fn(&Status) -> bool| plan.resources.iter().filter(|s| pick(&s.status)).count();
     let same = count(|s| matches!(s, Status::Same));
@@ -128,6 +113,38 @@ fn text(plan: &Document<'_>, verbose: bool) -> String {
         let _ = writeln!(out, "To do: {} of {} resources{skipped}.", plan.pending, plan.resources.len());
     }
     out
+}
+
+/// One resource: a mark, its name, what it is, who asked for it, and below it what differs.
+fn resource(out: &mut String, shown: &Shown) {
+    let mark = match &shown.status {
+        Status::Same => '=',
+        Status::Differs { .. } => '~',
+        Status::After { .. } => '>',
+        Status::Skipped { .. } => '-',
+        Status::CannotTell { .. } => '?',
+    };
+    let id = shown.id.as_str();
+    let name = id.split_once('/').map_or(id, |(_, name)| name);
+    let origin = match &shown.origin {
+        Origin::Default => String::new(),
+        file @ Origin::File { .. } => format!("  [{file}]"),
+    };
+    let _ = writeln!(out, "  {mark} {name}: {}{origin}", shown.summary);
+    match &shown.status {
+        Status::Same => {}
+        Status::Differs { differences } => {
+            for delta in differences {
+                let _ = writeln!(out, "      {}", line(&delta.what, &delta.now, &delta.want));
+            }
+            for debt in &shown.owes {
+                let _ = writeln!(out, "      then {debt}");
+            }
+        }
+        Status::After { after } => drop(writeln!(out, "      after {after}")),
+        Status::Skipped { reason } => drop(writeln!(out, "      skipped: {reason}")),
+        Status::CannotTell { reason } => drop(writeln!(out, "      cannot tell: {reason}")),
+    }
 }
 
 fn line(what: &str, now: &str, want: &str) -> String {

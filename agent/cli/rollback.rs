@@ -46,23 +46,23 @@ fn text(all: &[Undone], dry_run: bool) -> String {
         return "Nothing to undo: the ledger records no Change that was not undone already.\n".to_owned();
     }
     let mut out = String::new();
-    let mut counts = (0, 0);
+    let (mut undone_count, mut kept_count) = (0, 0);
     for undone in all {
         // Writing to a String cannot fail.
         let _ = match undone {
             Undone::Undone { what } => {
-                counts.0 += 1;
+                undone_count += 1;
                 writeln!(out, "- {what}")
             }
             Undone::Already { what } => writeln!(out, "= {what}: already as before"),
             Undone::Kept { what, why } => {
-                counts.1 += 1;
+                kept_count += 1;
                 writeln!(out, "! {what}: kept: {why}")
             }
         };
     }
     let verb = if dry_run { "would be undone" } else { "undone" };
-    let _ = writeln!(out, "{} {verb}, {} kept.", counts.0, counts.1);
+    let _ = writeln!(out, "{undone_count} {verb}, {kept_count} kept.");
     if !dry_run {
         let _ = writeln!(out, "Later bootstraps do nothing until the configuration changes or `nodeagent bootstrap --resume`.");
     }

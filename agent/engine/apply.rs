@@ -53,8 +53,7 @@ impl Outcome {
     /// Debts could not be paid.
     pub fn settle_failed(&mut self, fault: Fault, tell: &Teller) {
         let id = Id::new(Step::Units, "debts");
-        let advice = fault.advice.clone().unwrap_or_default();
-        tell.tell(&Event::ResourceFailed { step: Step::Units, id: &id, why: &fault.to_string(), advice: &advice });
+        tell_failure(tell, Step::Units, &id, &fault);
         self.failed.push((id, fault));
     }
 
@@ -207,6 +206,7 @@ impl<'p, 'h> Stage<'p, 'h> {
         }
         let host = self.host;
         let items = &self.items;
+        let tell = &hand.tell;
         let attempts = ready.iter().map(|at| async {
             let what = items[*at].planned.what.as_ref();
             let started = Instant::now();
@@ -216,12 +216,16 @@ impl<'p, 'h> Stage<'p, 'h> {
                 Ok(Diff::Same) => Ok(None),
                 Ok(Diff::Differs { known, .. }) => what.obtain(known, &seen, peers).await.map(Some),
             };
+            // Told at once: others of this round may go on obtaining for minutes.
+            if let Err(fault) = &obtained {
+                tell_failure(tell, items[*at].step, &items[*at].planned.id, fault);
+            }
             (*at, started, obtained)
         });
         for (at, started, obtained) in join_all(attempts).await {
             self.items[at].started = started;
             match obtained {
-                Err(fault) => self.fail(at, fault, hand, outcome),
+                Err(fault) => self.set_failed(at, fault, outcome),
                 Ok(None) => {
                     self.items[at].state = State::Finished;
                     outcome.unchanged += 1;
@@ -312,13 +316,19 @@ impl<'p, 'h> Stage<'p, 'h> {
     }
 
     fn fail(&mut self, at: usize, fault: Fault, hand: &Hand<'_>, outcome: &mut Outcome) {
-        let item = &mut self.items[at];
-        item.state = State::Failed;
-        let id = item.planned.id.clone();
-        let advice = fault.advice.clone().unwrap_or_default();
-        hand.tell.tell(&Event::ResourceFailed { step: item.step, id: &id, why: &fault.to_string(), advice: &advice });
-        outcome.failed.push((id, fault));
+        tell_failure(&hand.tell, self.items[at].step, &self.items[at].planned.id, &fault);
+        self.set_failed(at, fault, outcome);
     }
+
+    fn set_failed(&mut self, at: usize, fault: Fault, outcome: &mut Outcome) {
+        self.items[at].state = State::Failed;
+        outcome.failed.push((self.items[at].planned.id.clone(), fault));
+    }
+}
+
+fn tell_failure(tell: &Teller, step: Step, id: &Id, fault: &Fault) {
+    let advice = fault.advice.as_deref().unwrap_or_default();
+    tell.tell(&Event::ResourceFailed { step, id, why: &fault.to_string(), advice });
 }
 
 /// What failed for several resources at once.

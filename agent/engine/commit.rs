@@ -293,12 +293,15 @@ impl<'h> Hand<'h> {
 
     fn block(&mut self, by: By<'_>, path: &RootPath, lines: Vec<String>) -> Result<(), Fault> {
         let root = &self.host.root;
-        let (text, meta) = match root.entry(path, true)? {
-            Entry::Absent => (String::new(), Meta::FILE),
-            Entry::File { meta, bytes, .. } => (String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned(), meta),
+        let (text, meta, before) = match root.entry(path, true)? {
+            Entry::Absent => (String::new(), Meta::FILE, Before::Absent),
+            Entry::File { meta, bytes, .. } => {
+                let text = String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned();
+                let before = Before::Lines(block::lines(&text));
+                (text, meta, before)
+            }
             other => return Err(self.in_the_way(path, &other).into()),
         };
-        let before = Before::Lines(block::lines(&text));
         self.record(by, Logged::Block { path: path.clone(), lines: lines.clone() }, before)?;
         Ok(self.host.root.put(path, block::with_lines(&text, &lines).as_bytes(), meta)?)
     }

@@ -125,16 +125,28 @@ fn undo_put(
 }
 
 fn undo_block(made: &Made, path: &RootPath, lines: &[String], now: &Seen) -> Result<Vec<Change>, KeptBecause> {
-    let text = String::from_utf8_lossy(now.bytes(path)?.unwrap_or_default()).into_owned();
+    let Some(bytes) = now.bytes(path)? else {
+        return if made.before == Before::Absent { Ok(Vec::new()) } else { Err(KeptBecause::ChangedSince) };
+    };
+    let text = String::from_utf8_lossy(bytes);
     let current = super::block::lines(&text);
-    let Before::Lines(before) = &made.before else { return Err(KeptBecause::NotRecorded) };
-    if current == *before {
+    let before = match &made.before {
+        Before::Lines(before) => before.clone(),
+        Before::Absent => None,
+        _ => return Err(KeptBecause::NotRecorded),
+    };
+    if current == before {
         return Ok(Vec::new());
     }
     if current.as_deref() != Some(lines) {
         return Err(KeptBecause::ChangedSince);
     }
-    Ok(vec![Change::Block { path: path.clone(), lines: before.clone().unwrap_or_default() }])
+    let before = before.unwrap_or_default();
+    // We made the file: it goes, unless others wrote into it since.
+    if made.before == Before::Absent && super::block::with_lines(&text, &[]).is_empty() {
+        return Ok(vec![Change::Remove { path: path.clone() }]);
+    }
+    Ok(vec![Change::Block { path: path.clone(), lines: before }])
 }
 
 fn undo_job(unit: &UnitName, verb: Verb, before: &Before, now: &Seen) -> Result<Vec<Change>, KeptBecause> {

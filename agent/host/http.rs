@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt as _;
 use reqwest::{Client, ClientBuilder, StatusCode};
 
-use super::retry::{self, GaveUp, Policy, Tried};
+use super::retry::{self, GaveUp, News, Policy, Tried};
 use super::root::{FileError, Root};
 use crate::config::values::{RootPath, Sha256};
 use crate::engine::change::Meta;
@@ -218,7 +218,13 @@ impl Http {
         body: &serde_json::Value,
     ) -> Result<serde_json::Value, HttpError> {
         let deadline = tokio::time::Instant::now() + REQUEST_DEADLINE;
-        let on_retry = |why: &HttpError, _| self.tell.tell(&Event::Retrying { what: url, why: &why.to_string() });
+        let mut news = News::default();
+        let on_retry = |why: &HttpError, _| {
+            let why = why.to_string();
+            if news.is_new(&why) {
+                self.tell.tell(&Event::Retrying { what: url, why: &why });
+            }
+        };
         let policy = Policy::default();
         let posted = retry::retry(deadline, &policy, on_retry, async || {
             self.post_once(url, trust, body).await.map_err(HttpError::tried)

@@ -141,6 +141,24 @@ pub async fn retry<T, E>(
     Err(GaveUp::Deadline { attempts, last })
 }
 
+/// Which reasons are worth telling: a new one at once, the same one again after [`News::QUIET`].
+#[derive(Debug, Default)]
+pub struct News(Option<(String, std::time::Instant)>);
+
+impl News {
+    /// How long the same reason is not worth another line.
+    pub const QUIET: Duration = Duration::from_secs(30);
+
+    /// Whether this reason is worth telling now. If so it counts as told.
+    pub fn is_new(&mut self, reason: &str) -> bool {
+        let stale = self.0.as_ref().is_none_or(|(told, at)| told != reason || at.elapsed() >= Self::QUIET);
+        if stale {
+            self.0 = Some((reason.to_owned(), std::time::Instant::now()));
+        }
+        stale
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,7 +10,7 @@ use crate::engine::receipt::Receipt;
 use crate::engine::resource::{CannotTell, Delta, Diff, Obtained, Resource, Seen, Thing};
 use crate::host::http::{DownloadError, Downloaded};
 use crate::host::peers::Peers;
-use crate::host::retry::{Policy, Tried, retry};
+use crate::host::retry::{News, Policy, Tried, retry};
 use crate::host::seen::{Entry, Stamp};
 use crate::journal::Event;
 
@@ -96,9 +96,13 @@ impl Artifact {
     async fn fetch(&self, peers: &Peers) -> Result<RootPath, Fault> {
         let what = format!("{} {}", self.name, self.version);
         let mut retries = 0;
+        let mut news = News::default();
         let on_retry = |why: &NoMirror, _| {
             retries += 1;
-            peers.tell.tell(&Event::Retrying { what: &what, why: &why.to_string() });
+            let why = why.to_string();
+            if news.is_new(&why) {
+                peers.tell.tell(&Event::Retrying { what: &what, why: &why });
+            }
         };
         let deadline = tokio::time::Instant::now() + DEADLINE;
         let policy = Policy::default();
