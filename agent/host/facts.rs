@@ -104,6 +104,9 @@ pub enum Flaw {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct DefaultRoute {
+    /// Whether it is for IPv6. The gateway does not tell: it may be missing, or of the other family (RFC 5549).
+    #[serde(default)]
+    pub ipv6: bool,
     /// The link that it leaves by.
     pub link: String,
     /// Its next hop, when it has one.
@@ -178,6 +181,7 @@ impl Facts {
                 },
             ],
             default_routes: vec![DefaultRoute {
+                ipv6: false,
                 link: "eth0".into(),
                 gateway: Some(ip("10.10.30.1")),
                 metric: 0,

@@ -217,7 +217,7 @@ mod tests {
             .filter(|f| f[1] == "00000000" && f[7] == "00000000" && f[0] != "*")
             .map(|f| (f[0], f[6].parse().expect("a metric")))
             .collect();
-        let v4 = facts.default_routes.iter().filter(|route| route.gateway.is_none_or(|g| g.is_ipv4()));
+        let v4 = facts.default_routes.iter().filter(|route| !route.ipv6);
         let found: Vec<(&str, u32)> = v4.map(|route| (route.link.as_str(), route.metric)).collect();
         for route in &in_proc {
             assert!(found.contains(route), "{route:?} of /proc/net/route is not in {found:?}");

@@ -14,8 +14,8 @@ pub struct Candidate<'a> {
     pub link: &'a Link,
     /// The address.
     pub address: &'a Address,
-    /// Why it may not be the node's; nothing when it may.
-    pub reason: Option<Reason>,
+    /// All that speaks against it, what explains most first; nothing when it may be the node's.
+    pub reasons: Vec<Reason>,
 }
 
 impl Candidate<'_> {
@@ -26,18 +26,24 @@ impl Candidate<'_> {
 
     /// Whether it may be the node's.
     pub fn is_good(&self) -> bool {
-        self.reason.is_none()
+        self.reasons.is_empty()
     }
 
-    /// Whether a person who pins it knows better than the rule that speaks against it.
+    /// The reasons in one line; nothing when there are none.
+    pub fn why_not(&self) -> Option<String> {
+        let shown: Vec<String> = self.reasons.iter().map(Reason::to_string).collect();
+        (!shown.is_empty()).then(|| shown.join("; "))
+    }
+
+    /// Whether a person who pins it knows better than the rules that speak against it.
     ///
     /// `exactly` says that the pin names this very address. What cannot work is refused even then.
     pub fn may_be_pinned(&self, exactly: bool) -> bool {
-        match &self.reason {
-            None | Some(Reason::ContainerLink { .. } | Reason::LoopbackLink | Reason::ApiEndpoint) => true,
-            Some(Reason::Shared) => exactly,
-            Some(_) => false,
-        }
+        self.reasons.iter().all(|reason| match reason {
+            Reason::ContainerLink { .. } | Reason::LoopbackLink | Reason::ApiEndpoint => true,
+            Reason::Shared => exactly,
+            _ => false,
+        })
     }
 }
 
@@ -105,54 +111,54 @@ pub fn candidates<'a>(cluster: &ClusterSettings, facts: &'a Facts) -> Vec<Candid
         .links
         .iter()
         .flat_map(|link| link.addresses.iter().map(move |address| (link, address)))
-        .map(|(link, address)| Candidate { link, address, reason: judge(cluster, endpoint, link, address) })
+        .map(|(link, address)| Candidate { link, address, reasons: judge(cluster, endpoint, link, address) })
         .collect();
     let shared: Vec<bool> = found.iter().map(|candidate| is_shared(candidate, &found)).collect();
     for (candidate, shared) in found.iter_mut().zip(shared) {
         if shared {
-            candidate.reason = Some(Reason::Shared);
+            candidate.reasons.push(Reason::Shared);
         }
     }
     found
 }
 
-/// What speaks against an address by itself. The order is that of how much it explains.
-fn judge(cluster: &ClusterSettings, endpoint: Option<IpAddr>, link: &Link, address: &Address) -> Option<Reason> {
+/// What speaks against an address by itself.
+fn judge(cluster: &ClusterSettings, endpoint: Option<IpAddr>, link: &Link, address: &Address) -> Vec<Reason> {
     let ip = address.ip;
-    let networks = [("pod", cluster.pod_cidr), ("service", cluster.service_cidr)];
     if ip.is_loopback() {
-        Some(Reason::Loopback)
-    } else if is_link_local(ip) {
-        Some(Reason::LinkLocal)
-    } else if let Some(whose) = container_link(link) {
-        Some(Reason::ContainerLink { whose })
-    } else if let Some((network, cidr)) = networks.into_iter().find(|(_, cidr)| cidr.contains(ip)) {
-        Some(Reason::Inside { network, cidr })
-    } else if !link.up {
-        Some(Reason::LinkDown)
-    } else if link.loopback {
-        Some(Reason::LoopbackLink)
-    } else if endpoint == Some(ip) {
-        Some(Reason::ApiEndpoint)
-    } else {
-        address.flaw.map(Reason::Flawed)
+        return vec![Reason::Loopback];
     }
+    let mut reasons = Vec::new();
+    reasons.extend(container_link(link).map(|whose| Reason::ContainerLink { whose }));
+    for (network, cidr) in [("pod", cluster.pod_cidr), ("service", cluster.service_cidr)] {
+        if cidr.contains(ip) {
+            reasons.push(Reason::Inside { network, cidr });
+        }
+    }
+    let facts = [
+        (is_link_local(ip), Reason::LinkLocal),
+        (link.loopback, Reason::LoopbackLink),
+        (endpoint == Some(ip), Reason::ApiEndpoint),
+        (!link.up, Reason::LinkDown),
+    ];
+    reasons.extend(facts.into_iter().filter(|(holds, _)| *holds).map(|(_, reason)| reason));
+    reasons.extend(address.flaw.map(Reason::Flawed));
+    reasons
 }
 
 /// Whether a /32 is an extra one.
 ///
 /// Clouds give machines nothing but a /32 (Google, Hetzner), so it counts as shared only beside a wider address of the
-/// same link, or on a dummy link, where load balancers keep them. For IPv6 the length says nothing: DHCPv6 always gives
+/// same link, or on a dummy link, where load balancers keep them. For IPv6 the length says nothing: a DHCP server always gives
 /// a /128, and keepalived marks its own as deprecated.
 fn is_shared(candidate: &Candidate<'_>, all: &[Candidate<'_>]) -> bool {
     let wider = |other: &Candidate<'_>| {
         other.link.index == candidate.link.index
             && other.ip().is_ipv4()
             && other.address.prefix < 32
-            && (other.is_good() || other.reason == Some(Reason::ApiEndpoint))
+            && other.may_be_pinned(false)
     };
-    candidate.is_good()
-        && candidate.ip().is_ipv4()
+    candidate.ip().is_ipv4()
         && candidate.address.prefix == 32
         && (candidate.link.kind == "dummy" || all.iter().any(wider))
 }

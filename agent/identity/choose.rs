@@ -34,8 +34,8 @@ pub fn choose(node: &NodeSettings, cluster: &ClusterSettings, facts: &Facts) -> 
         .map(|(_, other)| Rejected {
             link: other.link.name.clone(),
             address: other.ip(),
-            why: match &other.reason {
-                Some(reason) => reason.to_string(),
+            why: match other.why_not() {
+                Some(why) => why,
                 None if other.ip().is_ipv6() && chosen.ip().is_ipv4() => "usable, but IPv4 comes first".to_owned(),
                 None => format!("usable, but not the {}", picked.why),
             },
@@ -116,21 +116,20 @@ fn towards_peers(all: &[Candidate<'_>], cluster: &ClusterSettings, facts: &Facts
             notes.push(format!("{key}: the kernel would use {source}, which no link carries any more"));
             continue;
         };
-        let Some(reason) = &all[at].reason else {
+        let Some(why) = all[at].why_not() else {
             return Towards::Picked(Picked { at, why: format!("source address towards {key}") });
         };
-        notes.push(format!("{key}: the kernel would use {source} of {}: {reason}", all[at].link.name));
-        match reason {
-            // A shared address says nothing of who the node is, but it does say which network the cluster is on.
-            Reason::ApiEndpoint | Reason::Shared => {
-                if let Some(at) = first_good(all, &all[at].link.name, source.is_ipv6(), None) {
-                    let why = format!("own address beside the shared {source} of the link that leads to {key}");
-                    return Towards::Picked(Picked { at, why });
-                }
-            }
+        notes.push(format!("{key}: the kernel would use {source} of {}: {why}", all[at].link.name));
+        let against = &all[at].reasons;
+        if against.iter().any(|reason| matches!(reason, Reason::Inside { .. })) {
             // The node's network and the cluster's overlap: whichever other address there is would hide it.
-            Reason::Inside { .. } => wait = true,
-            _ => {}
+            wait = true;
+        } else if against.iter().any(|reason| matches!(reason, Reason::ApiEndpoint | Reason::Shared)) {
+            // A shared address says nothing of who the node is, but it does say which network the cluster is on.
+            if let Some(at) = first_good(all, &all[at].link.name, source.is_ipv6(), None) {
+                let why = format!("own address beside the shared {source} of the link that leads to {key}");
+                return Towards::Picked(Picked { at, why });
+            }
         }
     }
     if wait { Towards::Wait } else { Towards::Unsaid }
@@ -139,16 +138,16 @@ fn towards_peers(all: &[Candidate<'_>], cluster: &ClusterSettings, facts: &Facts
 /// The default route of the lowest metric that has a good address; IPv4 first.
 fn by_default_route(all: &[Candidate<'_>], facts: &Facts, notes: &mut Vec<String>) -> Option<Picked> {
     let mut routes: Vec<&DefaultRoute> = facts.default_routes.iter().collect();
-    routes.sort_by_key(|route| (is_ipv6(route), route.metric));
+    routes.sort_by_key(|route| (route.ipv6, route.metric));
     for route in routes {
         let preferred = route.source.and_then(|source| all.iter().position(|c| c.ip() == source));
         if let Some(at) = preferred {
-            match &all[at].reason {
+            match all[at].why_not() {
                 None => return Some(Picked { at, why: format!("preferred source of the {}", shown(route)) }),
-                Some(reason) => notes.push(format!("{}: source {}: {reason}", shown(route), all[at].ip())),
+                Some(why) => notes.push(format!("{}: source {}: {why}", shown(route), all[at].ip())),
             }
         }
-        match first_good(all, &route.link, is_ipv6(route), route.gateway) {
+        match first_good(all, &route.link, route.ipv6, route.gateway) {
             Some(at) => {
                 return Some(Picked { at, why: format!("address of {} with the {}", route.link, shown(route)) });
             }
@@ -171,11 +170,6 @@ fn first_good(all: &[Candidate<'_>], link: &str, ipv6: bool, gateway: Option<IpA
     (0..all.len())
         .filter(|at| all[*at].link.name == link && all[*at].ip().is_ipv6() == ipv6 && all[*at].is_good())
         .min_by_key(|at| !near(&all[*at]))
-}
-
-fn is_ipv6(route: &DefaultRoute) -> bool {
-    // An IPv4 route may have an IPv6 gateway (RFC 5549), but then it names no other sign of its family than the source.
-    route.source.or(route.gateway).is_some_and(|ip| ip.is_ipv6())
 }
 
 fn shown(route: &DefaultRoute) -> String {
@@ -201,7 +195,7 @@ fn survey(all: &[Candidate<'_>], facts: &Facts) -> Vec<String> {
             lines.push(format!("{}: no address ({state})", link.name));
         }
         for candidate in all.iter().filter(|c| c.link.index == link.index) {
-            let why = candidate.reason.as_ref().map_or("usable, but not what was wanted".to_owned(), Reason::to_string);
+            let why = candidate.why_not().unwrap_or_else(|| "usable, but not what was wanted".to_owned());
             lines.push(format!("{}: {}/{}: {why}", link.name, candidate.ip(), candidate.address.prefix));
         }
     }

@@ -7,29 +7,34 @@
 use crate::host::facts::Link;
 
 /// Names, `*` at the end standing for any rest, and whose they are.
-const NAMES: [(&str, &str); 41] = [
+const NAMES: [(&str, &str); 39] = [
     ("antrea-gw*", "Antrea"),
     ("azv*", "a pod (Azure CNI)"),
     ("cali*", "a pod (Calico)"),
     ("cbr*", "kubenet"),
     ("cilium*", "Cilium"),
     ("cni*", "a CNI bridge"),
+    ("datapath", "Weave"),
     ("docker*", "Docker"),
     ("flannel*", "flannel"),
     ("genev_sys*", "Open vSwitch"),
     ("gke*", "a pod (GKE)"),
+    ("incusbr*", "Incus"),
+    ("kilo*", "Kilo"),
     ("kube-bridge", "kube-router"),
     ("kube-dummy-if", "kube-router"),
     ("kube-ipvs*", "kube-proxy"),
     ("lxc*", "LXC, or a pod (Cilium)"),
     ("lxdbr*", "LXD"),
-    ("incusbr*", "Incus"),
+    ("nerdctl*", "nerdctl"),
     ("nodelocaldns", "the node-local DNS cache"),
     ("ovn*", "OVN"),
     ("ovs-system", "Open vSwitch"),
     ("podman*", "Podman"),
+    ("romana*", "Romana"),
     ("tunl*", "an IP-in-IP tunnel (Calico)"),
     ("vb-*", "systemd-nspawn"),
+    ("vboxnet*", "VirtualBox"),
     ("ve-*", "systemd-nspawn"),
     ("veth*", "a container"),
     ("virbr*", "libvirt"),
@@ -40,15 +45,8 @@ const NAMES: [(&str, &str); 41] = [
     ("vxlan_sys*", "Open vSwitch"),
     ("vz-*", "systemd-nspawn"),
     ("weave*", "Weave"),
-    ("vethwe*", "Weave"),
-    ("datapath", "Weave"),
     ("wg-v6.cali", "Calico"),
     ("wireguard.cali", "Calico"),
-    ("cilium_wg*", "Cilium"),
-    ("kilo*", "Kilo"),
-    ("nerdctl*", "nerdctl"),
-    ("romana*", "Romana"),
-    ("vboxnet*", "VirtualBox"),
 ];
 
 /// Whose link it is, when it is not the machine's own.

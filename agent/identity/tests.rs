@@ -38,6 +38,7 @@ fn route(text: &str) -> DefaultRoute {
     let words: Vec<&str> = text.split(' ').collect();
     let after = |key: &str| words.iter().position(|w| *w == key).map(|at| words[at + 1]);
     DefaultRoute {
+        ipv6: after("via").is_some_and(|gateway| gateway.contains(':')),
         link: words[0].into(),
         gateway: after("via").map(ip),
         metric: after("metric").map_or(0, |m| m.parse().expect("a metric")),
@@ -82,6 +83,10 @@ struct Case {
     want: Result<(&'static str, &'static str, &'static str), &'static str>,
 }
 
+/// Two cards, the default route on the first: what Vagrant gives.
+const VAGRANT: &[&str] = &["eth0 up 10.0.2.15/24", "eth1 up 10.10.30.21/24"];
+const NAT: &[&str] = &["eth0 via 10.0.2.2 metric 100"];
+
 fn cases() -> Vec<Case> {
     let plain = || Case {
         name: "one link",
@@ -92,8 +97,6 @@ fn cases() -> Vec<Case> {
         peer: Some(via("10.10.30.11", "10.10.30.21")),
         want: Ok(("eth0", "10.10.30.21", "source address towards 10.10.30.11:6443")),
     };
-    const VAGRANT: &[&str] = &["eth0 up 10.0.2.15/24", "eth1 up 10.10.30.21/24"];
-    const NAT: &[&str] = &["eth0 via 10.0.2.2 metric 100"];
     let unroutable = || PeerRoute::Unroutable { peer: ip("10.10.30.11"), why: "Network is unreachable".into() };
     vec![
         Case {
@@ -128,6 +131,13 @@ fn cases() -> Vec<Case> {
             pin: interface("docker0"),
             links: &["eth0 up 10.0.2.15/24", "docker0:bridge up 172.17.0.1/16"],
             want: Ok(("docker0", "172.17.0.1", "pinned interface")),
+            ..plain()
+        },
+        Case {
+            name: "a pin does not overrule the pod network",
+            pin: interface("cni0"),
+            links: &["eth0 up 10.0.2.15/24", "cni0:bridge up 10.244.1.1/24"],
+            want: Err("the link belongs to a CNI bridge; inside the pod network"),
             ..plain()
         },
         Case {

@@ -79,7 +79,7 @@ fn read(links: &[Vec<u8>], addresses: &[Vec<u8>], routes: &[Vec<u8>]) -> Network
         .flat_map(|body| default_routes(body))
         .filter_map(|hop| {
             let link = by_index.get(&hop.link)?.name.clone();
-            Some(DefaultRoute { link, gateway: hop.gateway, metric: hop.metric, source: hop.source })
+            Some(DefaultRoute { ipv6: hop.ipv6, link, gateway: hop.gateway, metric: hop.metric, source: hop.source })
         })
         .collect();
     Network { links: by_index.into_values().collect(), default_routes }
@@ -204,7 +204,7 @@ fn aligned(length: usize) -> usize {
     length.next_multiple_of(4)
 }
 
-/// An `RTM_NEWLINK` message: `ifinfomsg` and `IFLA_*` (linux/if_link.h).
+/// An `RTM_NEWLINK` message: `ifinfomsg` and `IFLA_*` (`linux/if_link.h`).
 fn link(body: &[u8]) -> Option<Link> {
     const IFF_UP: u32 = 0x1;
     const IFF_LOOPBACK: u32 = 0x8;
@@ -285,13 +285,14 @@ fn flaw(ip: IpAddr, flags: u32) -> Option<Flaw> {
 
 /// One way out: a route's only next hop, or one of several.
 struct Hop {
+    ipv6: bool,
     link: u32,
     gateway: Option<IpAddr>,
     metric: u32,
     source: Option<IpAddr>,
 }
 
-/// An `RTM_NEWROUTE` message, `rtmsg` and `RTA_*` (linux/rtnetlink.h): the hops of a unicast default route of the main
+/// An `RTM_NEWROUTE` message, `rtmsg` and `RTA_*` (`linux/rtnetlink.h`): the hops of a unicast default route of the main
 /// table, none of anything else.
 fn default_routes(body: &[u8]) -> Vec<Hop> {
     read_default_route(body).unwrap_or_default()
@@ -323,8 +324,9 @@ fn read_default_route(body: &[u8]) -> Option<Vec<Hop>> {
     if table != RT_TABLE_MAIN || !matches!(family, INET | INET6) {
         return None;
     }
+    let ipv6 = family == INET6;
     let Some(mut rest) = several else {
-        return Some(vec![Hop { link: link?, gateway, metric, source }]);
+        return Some(vec![Hop { ipv6, link: link?, gateway, metric, source }]);
     };
     let mut hops = Vec::new();
     // Each `rtnexthop` is 8 bytes (its length first, the link's index last) and its own attributes.
@@ -335,7 +337,7 @@ fn read_default_route(body: &[u8]) -> Option<Vec<Hop>> {
             18 => via(value),
             _ => None,
         });
-        hops.push(Hop { link: u32_at(hop, 4)?, gateway, metric, source });
+        hops.push(Hop { ipv6, link: u32_at(hop, 4)?, gateway, metric, source });
         rest = rest.get(aligned(length)..).unwrap_or_default();
     }
     Some(hops)
@@ -392,7 +394,7 @@ mod tests {
         body.extend(attribute(1, &[0x52, 0x54, 0, 0, 0, 0x15]));
         body.extend(attribute(4, &1450_u32.to_ne_bytes()));
         if !kind.is_empty() {
-            body.extend(attribute(18 | 0x8000, &attribute(1, format!("{kind}\0").as_bytes())));
+            body.extend(attribute(0x8012, &attribute(1, format!("{kind}\0").as_bytes())));
         }
         body
     }
