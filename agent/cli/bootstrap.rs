@@ -108,8 +108,15 @@ async fn execute(
     }
     hand.end(outcome.is_done())?;
     let exit = outcome.class().map_or(Exit::Done, Exit::from);
-    let exit = if outcome.is_done() { Exit::Done } else if exit == Exit::Done { Exit::Failed } else { exit };
-    let failed = format!("{} of {} failed or not tried", outcome.failed.len() + outcome.not_tried.len(), outcome.total());
+    let exit = if outcome.is_done() {
+        Exit::Done
+    } else if exit == Exit::Done {
+        Exit::Failed
+    } else {
+        exit
+    };
+    let failed =
+        format!("{} of {} failed or not tried", outcome.failed.len() + outcome.not_tried.len(), outcome.total());
     tell.tell(&Event::RunEnded {
         command,
         result: if exit == Exit::Done { "done" } else { &failed },

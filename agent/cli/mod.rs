@@ -151,7 +151,7 @@ mod tests {
     #[test]
     fn every_argument_has_help_and_every_help_fits_a_screen() {
         let mut command = Cli::command();
-        command.debug_assert();
+        command.clone().debug_assert();
         command.build();
         for sub in std::iter::once(command.clone()).chain(command.get_subcommands().cloned()) {
             for argument in sub.get_arguments() {

@@ -64,7 +64,10 @@ fn text(all: &[Undone], dry_run: bool) -> String {
     let verb = if dry_run { "would be undone" } else { "undone" };
     let _ = writeln!(out, "{undone_count} {verb}, {kept_count} kept.");
     if !dry_run {
-        let _ = writeln!(out, "Later bootstraps do nothing until the configuration changes or `nodeagent bootstrap --resume`.");
+        let _ = writeln!(
+            out,
+            "Later bootstraps do nothing until the configuration changes or `nodeagent bootstrap --resume`."
+        );
     }
     out
 }

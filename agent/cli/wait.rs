@@ -57,7 +57,8 @@ fn tell(teller: &Teller, progress: &Progress<'_>) {
         }
         Progress::Still { pending, .. } => {
             for one in *pending {
-                let why = one.reason.as_ref().map_or_else(|| "the first try still runs".to_owned(), ToString::to_string);
+                let why =
+                    one.reason.as_ref().map_or_else(|| "the first try still runs".to_owned(), ToString::to_string);
                 awaited(&one.target, &why);
             }
         }

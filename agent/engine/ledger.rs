@@ -483,6 +483,7 @@ fn good_runs(records: &[Record]) -> BTreeSet<u64> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::disallowed_methods, reason = "tests prepare their own files")]
     use super::*;
     use crate::engine::id::Step;
 

@@ -94,7 +94,8 @@ fn from_path(path: &Path) -> Result<Vec<Source>, SourceError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(sources),
         other => other.map_err(unreadable)?,
     };
-    let mut names = entries.map(|entry| entry.map(|e| e.file_name())).collect::<Result<Vec<_>, _>>().map_err(unreadable)?;
+    let mut names =
+        entries.map(|entry| entry.map(|e| e.file_name())).collect::<Result<Vec<_>, _>>().map_err(unreadable)?;
     names.sort();
     for name in names.into_iter().filter(|name| name.to_str().is_some_and(is_drop_in)) {
         sources.push(read(&dir.join(name))?);

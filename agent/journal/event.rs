@@ -199,7 +199,7 @@ impl Event<'_> {
             }
             Self::IdentityAwaited { why } => format!("waiting for an address: {why}"),
             Self::Changed { id, summary, took, .. } => format!("{id}: {summary} ({})", seconds(*took)),
-            Self::ResourceFailed { id, why, advice, .. } if advice.is_empty() => format!("{id}: {why}"),
+            Self::ResourceFailed { id, why, advice: "", .. } => format!("{id}: {why}"),
             Self::ResourceFailed { id, why, advice, .. } => format!("{id}: {why}; {advice}"),
             Self::Fetched { url, bytes, took, .. } => {
                 format!("fetched {url}, {}, verified ({})", size(*bytes), seconds(*took))

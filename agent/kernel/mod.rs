@@ -26,15 +26,15 @@ pub fn plan(settings: &Settings, _facts: &Facts, identity: &Identity) -> Vec<Pla
     };
     let modules_file = RootPath::literal("/etc/modules-load.d/90-nodeagent.conf");
     let mut all = Vec::new();
-    let modules: String = kernel.modules.iter().map(|name| format!("{name}\n")).collect();
-    all.push(planned("modules-load", "kernel.modules", ManagedFile::new(modules_file.clone(), with_header(&modules))));
+    let modules = list(kernel.modules.iter().map(ToString::to_string));
+    all.push(planned("modules-load", "kernel.modules", ManagedFile::new(modules_file.clone(), modules)));
     for name in &kernel.modules {
         let what = LoadedModule { name: name.clone(), listed_in: modules_file.clone() };
         all.push(planned(&format!("module-{name}"), &format!("kernel.modules.{name}"), Box::new(what)));
     }
-    let sysctls: String = kernel.sysctls.iter().map(|(key, value)| format!("{key} = {value}\n")).collect();
+    let sysctls = list(kernel.sysctls.iter().map(|(key, value)| format!("{key} = {value}")));
     let sysctl_file = RootPath::literal("/etc/sysctl.d/90-nodeagent.conf");
-    all.push(planned("sysctl.d", "kernel.sysctls", ManagedFile::new(sysctl_file, with_header(&sysctls))));
+    all.push(planned("sysctl.d", "kernel.sysctls", ManagedFile::new(sysctl_file, sysctls)));
     for (key, value) in &kernel.sysctls {
         let what = RunningSysctl { key: key.clone(), value: value.clone(), after: kernel.modules.clone() };
         all.push(planned(&format!("sysctl-{key}"), &format!("kernel.sysctls.{key}"), Box::new(what)));
@@ -44,8 +44,11 @@ pub fn plan(settings: &Settings, _facts: &Facts, identity: &Identity) -> Vec<Pla
     all
 }
 
-fn with_header(lines: &str) -> String {
-    format!("# Written by nodeagent; put your own settings into a file of another name.\n{lines}")
+/// A file of one setting a line.
+fn list(settings: impl Iterator<Item = String>) -> String {
+    let header = "# Written by nodeagent; put your own settings into a file of another name.".to_owned();
+    let lines: Vec<String> = std::iter::once(header).chain(settings).collect();
+    lines.join("\n") + "\n"
 }
 
 /// A module of the running kernel.

@@ -17,18 +17,20 @@ use crate::engine::undo::control_file;
 use crate::host::facts::Facts;
 use crate::identity::Identity;
 
+const HEADER: &str = "# Written by nodeagent; put your own settings into a drop-in that sorts after this one.";
+
 /// The resources of this step.
-pub fn plan(settings: &Settings, _facts: &Facts, _identity: &Identity) -> Vec<Planned> {
+pub fn plan(wanted: &Settings, _facts: &Facts, _identity: &Identity) -> Vec<Planned> {
     let mut all = Vec::new();
-    for (unit, limits) in &settings.limits {
-        let why = settings.origins.of(&format!("limits.{unit}"));
+    for (unit, limits) in &wanted.limits {
+        let why = wanted.origins.of(&format!("limits.{unit}"));
         let mut owes = vec![Debt::DaemonReload];
         if !limits.rlimits.is_empty() {
             owes.push(Debt::Restart(unit.clone()));
         }
         let path = RootPath::literal("/etc/systemd/system").join(&format!("{unit}.d/90-nodeagent.conf"));
-        let drop_in =
-            DropIn { file: *ManagedFile::new(path, render(limits)), unit: unit.clone(), limits: limits.clone() };
+        let content = format!("{HEADER}\n[Service]\n{}\n", settings(limits).join("\n"));
+        let drop_in = DropIn { file: *ManagedFile::new(path, content), unit: unit.clone(), limits: limits.clone() };
         all.push(Planned { id: Id::new(Step::Limits, unit), why: why.clone(), owes, what: Box::new(drop_in) });
         if let Some(tasks_max) = limits.tasks_max {
             all.push(Planned {
@@ -42,18 +44,11 @@ pub fn plan(settings: &Settings, _facts: &Facts, _identity: &Identity) -> Vec<Pl
     all
 }
 
-/// The drop-in's text.
-fn render(limits: &UnitLimits) -> String {
-    let mut text = String::from(
-        "# Written by nodeagent; put your own settings into a drop-in that sorts after this one.\n[Service]\n",
-    );
-    for (rlimit, limit) in &limits.rlimits {
-        text.push_str(&format!("{}={limit}\n", rlimit.directive()));
-    }
-    if let Some(tasks_max) = limits.tasks_max {
-        text.push_str(&format!("TasksMax={}\n", number(tasks_max)));
-    }
-    text
+/// The drop-in's settings, one a line.
+fn settings(limits: &UnitLimits) -> Vec<String> {
+    let rlimits = limits.rlimits.iter().map(|(rlimit, limit)| format!("{}={limit}", rlimit.directive()));
+    let tasks_max = limits.tasks_max.map(|value| format!("TasksMax={}", number(value)));
+    rlimits.chain(tasks_max).collect()
 }
 
 fn number(value: u64) -> String {
@@ -69,8 +64,7 @@ struct DropIn {
 
 impl Resource for DropIn {
     fn summary(&self) -> String {
-        let parts: Vec<String> = self.file.content.lines().skip(2).map(str::to_owned).collect();
-        format!("{}: {}", self.unit, parts.join(" "))
+        format!("{}: {}", self.unit, settings(&self.limits).join(" "))
     }
 
     fn reads(&self) -> Vec<Thing> {
