@@ -1,1 +1,13 @@
+<<<<<<< HEAD
 fn main() {}
+=======
+//! Tests on real nodes. Each has a lab, hence a network, of its own.
+//!
+//! They need root and the packages that `tests/lab/setup.sh` installs; where the lab cannot run, they fail.
+
+#![allow(clippy::disallowed_methods, reason = "the lab runs programs and writes files on the machine that tests")]
+
+mod bootstrap;
+mod harness;
+mod the_lab;
+>>>>>>> lab

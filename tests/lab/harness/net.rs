@@ -1,0 +1,70 @@
+//! The lab's network: a namespace of its own with one bridge, and no way out.
+
+use std::{ffi::OsString, path::Path, time::Duration};
+
+use anyhow::{Context, Result};
+
+use super::process;
+
+/// Where the mirror and the signer listen; also the nodes' default route.
+pub const SERVICES: &str = "10.10.30.1";
+
+/// Stands for the address at which the cluster's API server is reached.
+pub const CONTROLLER: &str = "10.10.30.11";
+
+/// The address of the first worker.
+pub const WORKER: &str = "10.10.30.21";
+
+/// What the bridge is called inside the namespace.
+pub const BRIDGE: &str = "br0";
+
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// A network namespace, gone when dropped.
+pub struct Net {
+    name: String,
+}
+
+impl Net {
+    /// Makes the namespace, its bridge, and the two addresses that services listen on.
+    pub fn new(name: &str) -> Result<Self> {
+        process::ok(&["ip", "netns", "add", name], DEADLINE).context("make the lab's network (needs root)")?;
+        let net = Self { name: name.to_owned() };
+        for change in [
+            "link set lo up".to_owned(),
+            format!("link add {BRIDGE} type bridge forward_delay 0"),
+            format!("address add {SERVICES}/24 dev {BRIDGE}"),
+            format!("address add {CONTROLLER}/24 dev {BRIDGE}"),
+            format!("link set {BRIDGE} up"),
+        ] {
+            let mut args = vec!["ip", "-n", name];
+            args.extend(change.split(' '));
+            process::ok(&args, DEADLINE)?;
+        }
+        Ok(net)
+    }
+
+    /// `args` prefixed by what makes a command run in this network. Not `ip netns exec`: that remounts `/sys`, and
+    /// systemd-nspawn then cannot see which cgroup hierarchies there are.
+    pub fn inside<S: Into<OsString> + Clone>(&self, args: &[S]) -> Vec<OsString> {
+        let mut all: Vec<OsString> = vec!["nsenter".into(), format!("--net=/run/netns/{}", self.name).into(), "--".into()];
+        all.extend(args.iter().cloned().map(Into::into));
+        all
+    }
+
+    /// Removes the namespace that `name` had, whoever made it.
+    pub fn remove(name: &str) -> Result<()> {
+        if Path::new("/run/netns").join(name).exists() {
+            process::ok(&["ip", "netns", "delete", name], DEADLINE)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Net {
+    fn drop(&mut self) {
+        if let Err(error) = Self::remove(&self.name) {
+            eprintln!("lab: {error:#}");
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! The node's file system: built once from the distribution's packages, cached, and never written to afterwards.
+
+use std::{
+    fs::{self, File},
+    io::Write,
+    os::unix::fs::{PermissionsExt, symlink},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, anyhow};
+
+use super::{digest, mounts, process, rundir::lock};
+
+/// Time to fetch and unpack packages, on a slow machine with a slow mirror.
+const INSTALL: Duration = Duration::from_mins(15);
+
+/// What a node's tree is made of. A change of anything here makes a new tree beside the old one.
+#[derive(Debug)]
+struct Recipe {
+    suite: &'static str,
+    /// Installed by debootstrap, which cannot choose between packages that provide the same thing.
+    packages: &'static [&'static str],
+    /// Installed afterwards by apt, which can.
+    later: &'static [&'static str],
+    /// Would reach out to the network, slow the boot, or need hardware that a container does not have.
+    masked: &'static [&'static str],
+    /// Enabled as `(unit that wants it, unit)`.
+    enabled: &'static [(&'static str, &'static str)],
+    files: &'static [(&'static str, &'static str)],
+}
+
+const RECIPE: Recipe = Recipe {
+    suite: "bookworm",
+    packages: &[
+        "ca-certificates",
+        "containerd",
+        "curl",
+        "dbus",
+        "iproute2",
+        "iptables",
+        "kmod",
+        "netbase",
+        "openssl",
+        "procps",
+        "runc",
+        "strace",
+        "systemd",
+        "systemd-sysv",
+    ],
+    later: &["cloud-init"],
+    masked: &[
+        "apt-daily.timer",
+        "apt-daily-upgrade.timer",
+        "cloud-init-hotplugd.socket",
+        "dpkg-db-backup.timer",
+        "e2scrub_all.timer",
+        "e2scrub_reap.service",
+        "fstrim.timer",
+        "getty@tty1.service",
+        "getty-static.service",
+        "systemd-networkd-wait-online.service",
+        "systemd-networkd.service",
+        "systemd-networkd.socket",
+        "systemd-pstore.service",
+    ],
+    enabled: &[("network-online.target", "lab-network.service")],
+    files: &[
+        // systemd-networkd waits for udev when /sys is writable, as the agent needs it to be; there is no udev here.
+        (
+            "etc/systemd/system/lab-network.service",
+            "[Unit]\n\
+             Description=The address that the lab gave this node\n\
+             DefaultDependencies=no\n\
+             After=local-fs.target cloud-init-local.service\n\
+             Before=network.target network-online.target cloud-init.service\n\
+             Wants=network.target\n\
+             \n\
+             [Service]\n\
+             Type=oneshot\n\
+             RemainAfterExit=yes\n\
+             EnvironmentFile=/etc/lab-network\n\
+             ExecStart=ip address replace ${ADDRESS} dev host0\n\
+             ExecStart=ip link set host0 up\n\
+             ExecStart=ip route replace default via ${GATEWAY}\n\
+             \n\
+             [Install]\n\
+             WantedBy=network-online.target\n",
+        ),
+        // The kernel's own messages are the host's, and none of a node's business. A node that failed is read later,
+        // so its journal must be on disk.
+        ("etc/systemd/journald.conf.d/lab.conf", "[Journal]\nReadKMsg=no\nStorage=persistent\n"),
+        // One data source, so that no other is asked for over the network; none of the accounts and keys that a
+        // cloud's image would want, which cost time and need packages that this tree lacks.
+        (
+            "etc/cloud/cloud.cfg.d/99-lab.cfg",
+            "datasource_list: [NoCloud]\n\
+             network: {config: disabled}\n\
+             locale: false\n\
+             users: []\n\
+             ssh_genkeytypes: []\n\
+             no_ssh_fingerprints: true\n",
+        ),
+        ("etc/resolv.conf", ""),
+    ],
+};
+
+/// The cached tree's path; builds the tree first when it is not there.
+pub fn tree(cache: &Path) -> Result<PathBuf> {
+    let path = cache.join(format!("tree-{}", &digest(format!("{RECIPE:?}").as_bytes())[..16]));
+    let _guard = lock(&path.with_extension("lock"))?;
+    if !path.exists() {
+        let unfinished = path.with_extension("unfinished");
+        mounts::remove_tree(&unfinished)?;
+        build(&unfinished).with_context(|| format!("build the node tree {}", path.display()))?;
+        fs::rename(&unfinished, &path).with_context(|| format!("finish {}", path.display()))?;
+    }
+    Ok(path)
+}
+
+fn build(root: &Path) -> Result<()> {
+    eprintln!("lab: building the node tree, once: about two minutes");
+    let include = format!("--include={}", RECIPE.packages.join(","));
+    let root_arg = root.to_str().context("the cache directory's path is not UTF-8")?;
+    let mirror = mirror()?;
+    process::ok(&["debootstrap", "--variant=minbase", &include, RECIPE.suite, root_arg, &mirror], INSTALL)?;
+
+    // Keeps packages from starting services in the tree that is being built.
+    let policy = root.join("usr/sbin/policy-rc.d");
+    write(&policy, "#!/bin/sh\nexit 101\n")?;
+    fs::set_permissions(&policy, fs::Permissions::from_mode(0o755)).context("make policy-rc.d executable")?;
+    let mut install = vec!["chroot", root_arg, "env", "DEBIAN_FRONTEND=noninteractive", "LC_ALL=C"];
+    install.extend(["apt-get", "install", "--yes", "--no-install-recommends"]);
+    install.extend(RECIPE.later);
+    process::ok(&install, INSTALL)?;
+    process::ok(&["chroot", root_arg, "apt-get", "clean"], INSTALL)?;
+    fs::remove_file(&policy).context("remove policy-rc.d")?;
+
+    let units = root.join("etc/systemd/system");
+    for unit in RECIPE.masked {
+        link("/dev/null", &units.join(unit))?;
+    }
+    for (path, text) in RECIPE.files {
+        write(&root.join(path), text)?;
+    }
+    for (wanting, unit) in RECIPE.enabled {
+        link(&format!("../{unit}"), &units.join(format!("{wanting}.wants")).join(unit))?;
+    }
+    // Each node gets one of its own: an empty file would make every boot a first boot, with presets and questions.
+    let _ = fs::remove_file(root.join("etc/machine-id"));
+    mounts::unmount_below(root)
+}
+
+/// The Debian mirror that this machine itself uses.
+fn mirror() -> Result<String> {
+    let format = "$(ORIGIN)|$(LABEL)|$(SITE)";
+    let deadline = Duration::from_secs(30);
+    let targets = process::ok(&["apt-get", "indextargets", "--format", format, "Created-By: Packages"], deadline)?;
+    targets.lines().find_map(|line| line.strip_prefix("Debian|Debian|")).map(str::to_owned).ok_or_else(|| {
+        anyhow!("apt knows no Debian mirror on this machine: add one to its sources and run `apt-get update`")
+    })
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    let parent = path.parent().context("a file has a directory")?;
+    fs::create_dir_all(parent).with_context(|| format!("create {}", parent.display()))?;
+    // A package may have put a link there, which must not be followed out of the tree.
+    let _ = fs::remove_file(path);
+    let mut file = File::create_new(path).with_context(|| format!("create {}", path.display()))?;
+    file.write_all(text.as_bytes()).with_context(|| format!("write {}", path.display()))
+}
+
+fn link(to: &str, path: &Path) -> Result<()> {
+    let parent = path.parent().context("a link has a directory")?;
+    fs::create_dir_all(parent).with_context(|| format!("create {}", parent.display()))?;
+    let _ = fs::remove_file(path);
+    symlink(to, path).with_context(|| format!("link {} to {to}", path.display()))
+}
