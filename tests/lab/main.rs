@@ -1,6 +1,3 @@
-<<<<<<< HEAD
-fn main() {}
-=======
 //! Tests on real nodes. Each has a lab, hence a network, of its own.
 //!
 //! They need root and the packages that `tests/lab/setup.sh` installs; where the lab cannot run, they fail.
@@ -10,4 +7,3 @@ fn main() {}
 mod bootstrap;
 mod harness;
 mod the_lab;
->>>>>>> lab

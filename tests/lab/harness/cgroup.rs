@@ -41,7 +41,8 @@ impl Cgroups {
     pub fn enter(&self, pid: u32) -> Result<()> {
         for directory in &self.directories {
             let procs = directory.join("cgroup.procs");
-            fs::write(&procs, pid.to_string()).with_context(|| format!("move process {pid} into {}", procs.display()))?;
+            fs::write(&procs, pid.to_string())
+                .with_context(|| format!("move process {pid} into {}", procs.display()))?;
         }
         Ok(())
     }

@@ -78,7 +78,8 @@ impl Lab {
         let agent_digest = release::publish(agent, &docroot.join(AGENT))?;
         let ca = Ca::new()?;
         let signer = Signer::start(&net, &run.path().join("signer"), &ca)?;
-        let mirror = Web::start(&net, &run.path().join("mirror"), SERVICES.parse()?, &Site::Mirror { docroot: &docroot })?;
+        let mirror =
+            Web::start(&net, &run.path().join("mirror"), SERVICES.parse()?, &Site::Mirror { docroot: &docroot })?;
         Ok(Self { mirror, signer, ca, digests, agent_digest, tree, net, run })
     }
 
@@ -174,7 +175,9 @@ fn stand_in(agent: &Path) -> Result<PathBuf> {
     let roots = [agent.parent(), this.parent().and_then(Path::parent)];
     let places = roots.into_iter().flatten().map(|root| root.join("examples/standin"));
     places.into_iter().find(|path| path.is_file()).ok_or_else(|| {
-        anyhow!("the stand-in for kubelet is not built: run `cargo build --profile lab --example standin`, or `make test`")
+        anyhow!(
+            "the stand-in for kubelet is not built: run `cargo build --profile lab --example standin`, or `make test`"
+        )
     })
 }
 

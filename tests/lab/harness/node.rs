@@ -224,7 +224,9 @@ impl Node<'_> {
     /// A file's bytes. Links are followed as the node would follow them.
     pub fn read(&self, path: &str) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        self.open(path, OFlag::O_RDONLY)?.read_to_end(&mut bytes).with_context(|| format!("read {path} on {}", self.name))?;
+        self.open(path, OFlag::O_RDONLY)?
+            .read_to_end(&mut bytes)
+            .with_context(|| format!("read {path} on {}", self.name))?;
         Ok(bytes)
     }
 
