@@ -1,1 +1,113 @@
-//! The agent, end to end, on a node that cloud-init set up.
+//! The agent, end to end, on a node that `cloud-config/worker.yaml` set up.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+
+use crate::harness::{Lab, Node, SERVICES, WORKER};
+
+/// From the end of cloud-init until the node is what its configuration says.
+const BOOTSTRAP: Duration = Duration::from_mins(2);
+
+#[test]
+fn bootstrap_from_cloud_config() -> Result<()> {
+    Lab::run("bootstrap", |lab| {
+        let _api_server = lab.start_stand_in_api_server()?;
+        let mut node = lab.worker("worker1", WORKER)?.boot()?;
+        bootstrapped(&node)?;
+
+        for (program, digest) in lab.digests.iter().filter(|(program, _)| *program != "etcd") {
+            let at = format!("/opt/bin/{program}");
+            assert!(node.ok(&["sha256sum", &at])?.starts_with(digest), "{at} is what the node was pinned to");
+        }
+        let address = String::from_utf8(node.read("/etc/network-environment")?)?;
+        assert!(address.contains(&format!("DEFAULT_IPV4={WORKER}")), "{address}");
+        for unit in ["kubelet.service", "kube-proxy.service"] {
+            assert_eq!(node.property(unit, "ActiveState")?, "active", "{unit}");
+        }
+
+        // The agent was fetched once, and each program once.
+        let fetched = |what: &str| lab.mirror.requests().map(|all| all.iter().filter(|line| line.contains(what)).count());
+        assert_eq!(fetched("GET /nodeagent ")?, 1, "{:?}", lab.mirror.requests()?);
+        assert_eq!(fetched("/kubelet ")?, 1, "{:?}", lab.mirror.requests()?);
+
+        nothing_to_do(&node)?;
+        node.ok(&["nodeagent", "bootstrap"])?;
+        nothing_to_do(&node)?;
+
+        // The next boot starts the agent again, by itself, and there is nothing for it to fetch.
+        node.reboot()?;
+        bootstrapped(&node)?;
+        nothing_to_do(&node)?;
+        assert_eq!(fetched("GET /nodeagent ")?, 1, "{:?}", lab.mirror.requests()?);
+        Ok(())
+    })
+}
+
+#[test]
+fn no_key_of_the_authority_reaches_a_worker() -> Result<()> {
+    Lab::run("no-ca-key", |lab| {
+        let _api_server = lab.start_stand_in_api_server()?;
+        let node = lab.worker("worker1", WORKER)?.boot()?;
+        bootstrapped(&node)?;
+        // The user-data and the meta-data are among the node's files. First: would this search find anything at all?
+        let certificate: Vec<_> = lab.ca.pem()?.lines().skip(1).take(1).map(|line| line.as_bytes().to_vec()).collect();
+        let seen = node.files_containing(&certificate)?;
+        assert!(seen.iter().any(|path| path.ends_with("etc/kubernetes/pki/ca.pem")), "{seen:?}");
+        let planted = lab.ca.key_forms()?;
+        for form in &planted {
+            node.write("/root/planted", form)?;
+            let found = node.files_containing(std::slice::from_ref(form))?;
+            assert_eq!(found, [node.changed_files().join("root/planted")], "only what this test has planted");
+        }
+        node.ok(&["rm", "/root/planted"])?;
+        let leaked = node.files_containing(&planted)?;
+        assert!(leaked.is_empty(), "the authority's private key is in {leaked:?}");
+        Ok(())
+    })
+}
+
+#[test]
+fn an_agent_with_another_digest_is_never_run() -> Result<()> {
+    Lab::run("wrong-agent", |lab| {
+        let agent = lab.docroot().join("nodeagent");
+        let mut other = std::fs::read(&agent)?;
+        other.push(b'\n');
+        std::fs::write(&agent, other)?;
+        let node = lab.worker("worker1", WORKER)?.boot()?;
+        node.wait_until("the fetch to fail", BOOTSTRAP, |node| {
+            let result = node.property("nodeagent-fetch.service", "Result")?;
+            ensure!(result == "exit-code", "its result is {result}");
+            Ok(())
+        })?;
+        assert!(!node.exists("/opt/bin/nodeagent"));
+        let journal = node.ok(&["journalctl", "--no-pager", "--unit", "nodeagent-fetch.service"])?;
+        assert!(journal.contains("FAILED"), "{journal}");
+
+        // Put right on the mirror, it comes up without anyone's help.
+        let right = std::fs::read(Lab::binary()?)?;
+        std::fs::write(&agent, right)?;
+        let _api_server = lab.start_stand_in_api_server()?;
+        bootstrapped(&node)?;
+        ensure!(lab.mirror.requests()?.len() > 1, "it was fetched again from {SERVICES}");
+        Ok(())
+    })
+}
+
+/// Waits until the agent's unit has done its work.
+fn bootstrapped(node: &Node<'_>) -> Result<()> {
+    node.wait_until("nodeagent.service to succeed", BOOTSTRAP, |node| {
+        let property = |name| node.property("nodeagent.service", name);
+        let (state, result, ended) = (property("ActiveState")?, property("Result")?, property("ExecMainExitTimestamp")?);
+        if state == "inactive" && result == "success" && !ended.is_empty() {
+            return Ok(());
+        }
+        let last = node.ok(&["journalctl", "--no-pager", "--lines=15", "--output=cat", "--unit=nodeagent.service"])?;
+        anyhow::bail!("it is {state}, its last result {result}; its last words:\n{last}")
+    })
+}
+
+/// A plan without changes exits with 0, one with changes with 6.
+fn nothing_to_do(node: &Node<'_>) -> Result<()> {
+    node.ok(&["nodeagent", "plan", "--exit-code"]).map(drop)
+}

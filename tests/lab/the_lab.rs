@@ -125,13 +125,13 @@ fn a_failed_node_is_kept_with_its_journal() -> Result<()> {
 }
 
 #[test]
-fn what_a_killed_lab_leaves_is_found_by_name() -> Result<()> {
-    Lab::run("killed", |lab| {
+fn a_node_whose_power_was_cut_boots_again() -> Result<()> {
+    Lab::run("power", |lab| {
         let mut node = lab.node("worker1", WORKER).boot()?;
         node.kill()?;
         assert!(node.run(&["true"]).is_err(), "a node without power runs nothing");
         node.boot()?;
-        assert_eq!(node.ok(&["echo", "again"])?, "again\n", "a node whose power was cut boots again");
+        assert_eq!(node.ok(&["echo", "again"])?, "again\n");
         node.power_off()?;
         Ok(())
     })
@@ -141,8 +141,8 @@ fn what_a_killed_lab_leaves_is_found_by_name() -> Result<()> {
 fn the_signer_signs_for_nobody_without_the_key() -> Result<()> {
     Lab::run("signer", |lab| {
         let request = json!({ "certificate_request": request()?, "hosts": [WORKER] });
-        let refused = post(lab, "sign", &request)?;
-        assert_eq!(refused["success"], false, "{refused}");
+        // The default profile asks for a key, so cfssl does not even have the path that asks for none.
+        assert_eq!(post(lab, "sign", &request)?, Value::from("404 page not found\n"));
 
         let signed = post(lab, "authsign", &authenticated(&request, "client", &lab.signer.auth_key)?)?;
         assert_eq!(signed["success"], true, "{signed}");
@@ -173,9 +173,11 @@ fn authenticated(request: &Value, profile: &str, key: &str) -> Result<Value> {
     Ok(json!({ "token": encode(&token), "request": encode(text.as_bytes()) }))
 }
 
+/// The signer's answer: what it says in JSON, or the text of a page that is none.
 fn post(lab: &Lab, what: &str, body: &Value) -> Result<Value> {
     let url = format!("{}/api/v1/cfssl/{what}", lab.signer.url);
     let ca = lab.directory().join("signer/ca.pem").display().to_string();
     let answer = lab.run_in_network(&["curl", "--silent", "--cacert", &ca, "--data", &body.to_string(), &url])?;
-    serde_json::from_slice(&answer.stdout).with_context(|| format!("{url} answered no JSON: {answer:?}"))
+    let text = String::from_utf8(answer.stdout).with_context(|| format!("{url} answered no text"))?;
+    Ok(serde_json::from_str(&text).unwrap_or_else(|_| text.into()))
 }
