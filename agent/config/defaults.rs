@@ -22,8 +22,10 @@ pub(super) const PKI_DIR: &str = "/etc/kubernetes/pki";
 /// The cfssl profile for certificates that authenticate clients.
 pub(super) const CFSSL_PROFILE: &str = "client";
 
-/// The programs of a worker; each stands on a release mirror as `VERSION/bin/linux/ARCH/NAME`.
-pub(super) const WORKER_ARTIFACTS: [&str; 3] = ["kube-proxy", "kubectl", "kubelet"];
+/// The programs of a worker, and the unit that runs each, if one does. Each stands on a release mirror as
+/// `VERSION/bin/linux/ARCH/NAME`.
+pub(super) const WORKER_ARTIFACTS: [(&str, Option<&str>); 3] =
+    [("kube-proxy", Some("kube-proxy.service")), ("kubectl", None), ("kubelet", Some("kubelet.service"))];
 
 /// Modules of a worker: overlay for the container runtime's snapshots, `br_netfilter` so that bridged traffic meets
 /// kube-proxy's rules. From Kubernetes' "Container Runtimes"

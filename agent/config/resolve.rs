@@ -165,7 +165,7 @@ impl Resolver<'_> {
             self.used("kubernetes.mirrors", defaults::MIRROR);
             vec![literal(defaults::MIRROR)]
         });
-        for name in defaults::WORKER_ARTIFACTS {
+        for (name, _) in defaults::WORKER_ARTIFACTS {
             if !kubernetes.artifacts.contains_key(&literal::<ArtifactName>(name)) {
                 let message = format!(
                     "has no digest, and nothing unverified is installed: give sha256 from \
@@ -192,9 +192,11 @@ impl Resolver<'_> {
         mirrors: &[HttpUrl],
     ) -> ArtifactSettings {
         let key = format!("kubernetes.artifacts.{name}");
-        if !defaults::WORKER_ARTIFACTS.contains(&name.as_str()) {
+        let known = defaults::WORKER_ARTIFACTS.iter().find(|(known, _)| *known == name.as_str());
+        if known.is_none() {
             self.foreign_artifact(&key, &given);
         }
+        let run_by = known.and_then(|(_, unit)| *unit).map(UnitName::literal).into_iter().collect();
         let given_version = given.version.map(|version| version.as_str().to_owned());
         let version = self.or_default(&format!("{key}.version"), given_version, release.to_string());
         let url_key = format!("{key}.url");
@@ -202,14 +204,14 @@ impl Resolver<'_> {
             Some(url) => self.template(&url_key, &url, &version).into_iter().collect(),
             None => self.mirrored(&url_key, name, &version, mirrors),
         };
-        ArtifactSettings { version, urls, sha256: given.sha256 }
+        ArtifactSettings { version, urls, sha256: given.sha256, run_by }
     }
 
     /// A program that is not Kubernetes's own: neither its place nor its version follows from the release.
     fn foreign_artifact(&mut self, key: &str, given: &Artifact) {
         for (name, missing) in [("url", given.url.is_none()), ("version", given.version.is_none())] {
             if missing {
-                let own = defaults::WORKER_ARTIFACTS.join(", ");
+                let own = defaults::WORKER_ARTIFACTS.map(|(name, _)| name).join(", ");
                 self.refuse(&format!("{key}.{name}"), format!("is missing, and required for all but {own}"));
             }
         }

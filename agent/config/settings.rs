@@ -178,6 +178,8 @@ pub struct ArtifactSettings {
     pub urls: Vec<HttpUrl>,
     /// The digest that it must have.
     pub sha256: Sha256,
+    /// The units that run it, and must be restarted when another version takes its place.
+    pub run_by: Vec<UnitName>,
 }
 
 /// Keys, certificates and who signs them.

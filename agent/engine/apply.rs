@@ -68,7 +68,11 @@ impl Outcome {
 #[error("read {0}")]
 pub struct Unreadable(CannotTell);
 
-impl Explain for Unreadable {}
+impl Explain for Unreadable {
+    fn advice(&self) -> Option<String> {
+        self.0.advice.clone()
+    }
+}
 
 /// Resources that each read what the other makes.
 #[derive(Debug, thiserror::Error)]

@@ -170,14 +170,19 @@ impl<'h> Hand<'h> {
         let owed = ledger::debts(self.records(), &self.boot).iter().any(|(debt, _)| *debt == Debt::DaemonReload);
         if owed && self.host.is_live() {
             self.host.systemd().await?.reload().await?;
-            self.paid(Debt::DaemonReload)?;
+            self.pay(Debt::DaemonReload)?;
         }
         Ok(())
     }
 
-    /// Records that a debt was paid.
-    pub(super) fn paid(&mut self, debt: Debt) -> Result<(), LedgerError> {
+    /// Records, and tells, that a debt was paid.
+    pub(super) fn pay(&mut self, debt: Debt) -> Result<(), LedgerError> {
         self.tell.tell(&Event::DebtPaid { debt: &debt });
+        self.forgive(debt)
+    }
+
+    /// Records that a debt is owed no longer, although nobody had to do anything for it.
+    pub(super) fn forgive(&mut self, debt: Debt) -> Result<(), LedgerError> {
         self.note(Record::Paid { debt })
     }
 

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::change::Debt;
 use super::id::{Id, Step};
-use super::resource::{CannotTell, Delta, Diff, Planned, Resource, Thing};
+use super::resource::{Delta, Diff, Planned, Resource, Thing};
 use crate::config::settings::Origin;
 use crate::config::values::UnitName;
 use crate::host::Host;
@@ -121,7 +121,7 @@ async fn status(planned: &Planned, unfinished: &[(Id, Vec<Thing>)], host: &Host)
     match planned.what.diff(&host.see(&reads).await) {
         Ok(Diff::Same) => Status::Same,
         Ok(Diff::Differs { shown, .. }) => Status::Differs { differences: shown },
-        Err(CannotTell { object, why }) => Status::CannotTell { reason: format!("{object}: {why}") },
+        Err(cannot) => Status::CannotTell { reason: cannot.to_string() },
     }
 }
 

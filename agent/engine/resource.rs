@@ -7,7 +7,7 @@ use std::pin::Pin;
 use serde::Serialize;
 
 use super::change::{Change, Debt};
-use super::fault::Fault;
+use super::fault::{Explain, Fault};
 use super::id::Id;
 use crate::config::settings::Origin;
 use crate::config::values::{ModuleName, RootPath, SysctlKey, UnitName};
@@ -129,12 +129,19 @@ pub struct CannotTell {
     pub object: String,
     /// The cause.
     pub why: String,
+    /// What to do, if the cause knows.
+    pub advice: Option<String>,
 }
 
 impl CannotTell {
     /// `object` cannot be told because of `why`.
     pub fn new(object: impl ToString, why: impl ToString) -> Self {
-        Self { object: object.to_string(), why: why.to_string() }
+        Self { object: object.to_string(), why: why.to_string(), advice: None }
+    }
+
+    /// `object` cannot be told because of an error.
+    pub fn because(object: impl ToString, error: &impl Explain) -> Self {
+        Self { object: object.to_string(), why: error.to_string(), advice: error.advice() }
     }
 }
 

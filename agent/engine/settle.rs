@@ -28,7 +28,7 @@ pub async fn pay(hand: &mut Hand<'_>, forbidden: &BTreeSet<UnitName>) -> Result<
         let Debt::Restart(unit) = &debt else { continue };
         let sight = hand.host.systemd().await?.unit(unit).await?;
         if !owes_still(sight.as_ref(), unit, seq, hand.records()) {
-            hand.paid(debt)?;
+            hand.forgive(debt)?;
         } else if forbidden.contains(unit) {
             left.push(debt);
         } else {
@@ -46,7 +46,7 @@ pub async fn pay(hand: &mut Hand<'_>, forbidden: &BTreeSet<UnitName>) -> Result<
     let mut failed = None;
     for ((_, debt), result) in due.iter().zip(results) {
         match result {
-            Ok(()) => hand.paid(debt.clone())?,
+            Ok(()) => hand.pay(debt.clone())?,
             Err(error) => failed = failed.or(Some(Fault::from(error))),
         }
     }

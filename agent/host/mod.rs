@@ -22,6 +22,7 @@ use std::io::Read as _;
 use tokio::sync::OnceCell;
 
 use crate::config::values::{RootPath, Sha256};
+use crate::engine::fault::Explain;
 use crate::engine::resource::{CannotTell, Seen, Thing};
 use root::{FileError, Root};
 use seen::Sight;
@@ -72,25 +73,29 @@ impl Host {
         if thing.is_live() && !self.is_live() {
             return Err(CannotTell::new(thing, "not the running machine"));
         }
-        let cannot = |why: &dyn std::fmt::Display| CannotTell::new(thing, why);
         match thing {
-            Thing::File(path) => self.root.entry(path, true).map(Sight::Entry).map_err(|e| cannot(&e)),
-            Thing::Stat(path) => self.root.entry(path, false).map(Sight::Entry).map_err(|e| cannot(&e)),
-            Thing::Digest(path) => digest(&self.root, path).map(Sight::Digest).map_err(|e| cannot(&e)),
+            Thing::File(path) => sight(thing, self.root.entry(path, true), Sight::Entry),
+            Thing::Stat(path) => sight(thing, self.root.entry(path, false), Sight::Entry),
+            Thing::Digest(path) => sight(thing, digest(&self.root, path), Sight::Digest),
             Thing::Unit(unit) => {
-                let systemd = self.systemd().await.map_err(|e| cannot(&e))?;
-                systemd.unit(unit).await.map(Sight::Unit).map_err(|e| cannot(&e))
+                let systemd = self.systemd().await.map_err(|e| CannotTell::because(thing, &e))?;
+                sight(thing, systemd.unit(unit).await, Sight::Unit)
             }
             Thing::Limits(unit) => {
-                let systemd = self.systemd().await.map_err(|e| cannot(&e))?;
-                let pid = systemd.main_pid(unit).await.map_err(|e| cannot(&e))?;
-                pid.map(kernel::limits).transpose().map(Sight::Limits).map_err(|e| cannot(&e))
+                let systemd = self.systemd().await.map_err(|e| CannotTell::because(thing, &e))?;
+                let pid = systemd.main_pid(unit).await.map_err(|e| CannotTell::because(thing, &e))?;
+                sight(thing, pid.map(kernel::limits).transpose(), Sight::Limits)
             }
-            Thing::Sysctl(key) => kernel::sysctl(key).map(Sight::Sysctl).map_err(|e| cannot(&e)),
+            Thing::Sysctl(key) => sight(thing, kernel::sysctl(key), Sight::Sysctl),
             Thing::Module(name) => Ok(Sight::Module(kernel::has_module(name))),
             Thing::Clock => Ok(Sight::Clock(clock::now())),
         }
     }
+}
+
+/// What a reading shows, or why it shows nothing.
+fn sight<T, E: Explain>(thing: &Thing, read: Result<T, E>, wrap: impl FnOnce(T) -> Sight) -> Result<Sight, CannotTell> {
+    read.map(wrap).map_err(|error| CannotTell::because(thing, &error))
 }
 
 /// The digest of a file of any size; nothing if there is no file.

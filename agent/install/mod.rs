@@ -8,6 +8,7 @@ mod artifact;
 
 use crate::config::settings::Settings;
 use crate::config::values::{HttpUrl, RootPath};
+use crate::engine::change::Debt;
 use crate::engine::file::ManagedLink;
 use crate::engine::id::{Id, Step};
 use crate::engine::resource::{Planned, Thing};
@@ -44,9 +45,9 @@ pub fn plan(settings: &Settings, facts: &Facts, _identity: &Identity) -> Vec<Pla
             purpose: format!("{name} {} in use", wanted.version),
             after: vec![Thing::Stat(program)],
         };
-        let unit = format!("{name}.service").parse().map(crate::engine::change::Debt::Restart);
         let id = Id::new(Step::Install, format!("{name}-link"));
-        all.push(Planned { id, why, owes: unit.into_iter().collect(), what: Box::new(link) });
+        let owes = wanted.run_by.iter().cloned().map(Debt::Restart).collect();
+        all.push(Planned { id, why, owes, what: Box::new(link) });
     }
     all
 }

@@ -1,6 +1,6 @@
 //! Whether limits are in force, and if not, what wins.
 
-use crate::config::settings::{Rlimit, UnitLimits};
+use crate::config::settings::UnitLimits;
 use crate::config::values::{Limit, UnitName};
 use crate::engine::resource::{CannotTell, Seen};
 use crate::host::seen::{LimitsSight, UnitSight};
@@ -42,16 +42,22 @@ fn properties(wanted: &UnitLimits, sight: &UnitSight) -> Vec<String> {
 }
 
 /// What the running process and its control group have and should not.
+///
+/// A soft limit above the one asked for is the program's own doing: it may raise its own up to the hard limit, and every
+/// Go program does so for its files (Go 1.19 release notes).
 fn in_force(wanted: &UnitLimits, process: &LimitsSight) -> Vec<String> {
     let mut wrong = Vec::new();
     for (rlimit, limit) in &wanted.rlimits {
         let Some((_, soft, hard)) = process.rlimits.iter().find(|(other, ..)| other == rlimit) else { continue };
-        let now = Limit { soft: *soft, hard: *hard };
-        if now == *limit {
+        if *hard == limit.hard && *soft >= limit.soft {
             continue;
         }
-        let why = cap(*rlimit, *limit, now, process)
-            .unwrap_or_else(|| "it was started before; a restart is needed".to_owned());
+        let now = Limit { soft: *soft, hard: *hard };
+        let ceiling = process.ceiling.iter().find(|(other, _)| other == rlimit).map(|(_, hard)| *hard);
+        let why = match ceiling.filter(|ceiling| *ceiling < limit.hard && *hard == *ceiling) {
+            Some(ceiling) => format!("systemd itself has a hard limit of {} here and cannot give more", text(ceiling)),
+            None => "it was started before; a restart is needed".to_owned(),
+        };
         wrong.push(format!("process {} has {}={now}, not {limit}: {why}", process.pid, rlimit.directive()));
     }
     if let (Some(want), Some(now)) = (wanted.tasks_max, process.pids_max)
@@ -60,14 +66,6 @@ fn in_force(wanted: &UnitLimits, process: &LimitsSight) -> Vec<String> {
         wrong.push(format!("pids.max of its control group is {}, not {}", text(now), text(want)));
     }
     wrong
-}
-
-/// Whether systemd's own hard limit explains the difference: it cannot give more than it has.
-fn cap(rlimit: Rlimit, wanted: Limit, now: Limit, process: &LimitsSight) -> Option<String> {
-    let ceiling = process.ceiling.iter().find(|(other, _)| *other == rlimit).map(|(_, hard)| *hard)?;
-    let capped = Limit { soft: wanted.soft.min(ceiling), hard: wanted.hard.min(ceiling) };
-    (ceiling < wanted.hard && now == capped)
-        .then(|| format!("systemd itself has a hard limit of {} here and cannot give more", text(ceiling)))
 }
 
 fn text(value: u64) -> String {
@@ -79,6 +77,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::config::settings::Rlimit;
     use crate::engine::resource::Thing;
     use crate::host::seen::Sight;
 

@@ -1,5 +1,7 @@
 //! Real sockets on loopback, opened late, closed, silent, or wrong.
 
+#![allow(clippy::disallowed_methods, reason = "tests prepare their own files and run openssl")]
+
 use std::io;
 use std::path::Path;
 use std::process::Command;
