@@ -1,0 +1,59 @@
+# Every target prepares a fresh Debian machine (as root) by itself. `make` alone lists them.
+
+TARGET     := x86_64-unknown-linux-musl
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+RELEASE    := $(TARGET_DIR)/$(TARGET)/release/nodeagent
+LAB        := $(TARGET_DIR)/$(TARGET)/lab
+CACHE      := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/nodeagent
+# Node boots wait more than they work: two at a time, on any machine.
+THREADS    := 2
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build demo test lint test-unit test-lab check-static deny clean-lab
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
+
+setup: ## install what building and the lab need, where it is missing
+	@tests/lab/setup.sh
+
+build: setup ## the static release binary
+	cargo build --locked --release --bin nodeagent
+	@echo "$(RELEASE)"
+
+demo: setup ## boot one node from cloud-config/worker.yaml and show what the agent did
+	cargo build --locked --profile lab --bin nodeagent --example demo --example standin
+	@$(LAB)/examples/demo $(LAB)/nodeagent
+
+test: ## everything that continuous integration runs
+	$(MAKE) lint
+	$(MAKE) test-unit
+	$(MAKE) test-lab
+	$(MAKE) check-static
+	$(MAKE) deny
+
+lint: setup ## formatting, and clippy with warnings denied
+	cargo fmt --check
+	cargo clippy --locked --profile lab --all-targets -- -D warnings
+
+test-unit: setup ## unit and golden tests
+	cargo test --locked --profile lab --lib --test cli
+
+test-lab: setup ## tests on real nodes
+	cargo build --locked --profile lab --example standin
+	cargo test --locked --profile lab --test lab -- --test-threads=$(THREADS)
+
+# A check that cannot fail proves nothing: a program that is dynamic for sure must be objected to, and with status 1,
+# because any other says that it could not be read.
+check-static: build ## prove that the release binary is static
+	@tests/lab/static-check.sh $(RELEASE)
+	@status=0; tests/lab/static-check.sh /bin/ls || status=$$?; [ $$status = 1 ] || \
+	    { echo "the static check passed or could not read /bin/ls, which is dynamic (status $$status)" >&2; exit 1; }
+
+deny: setup ## licences, banned crates, sources, and advisories where their database can be had
+	@tests/lab/deny.sh
+
+clean-lab: ## remove cached node trees, packages, and what failed labs left
+	@if [ -n "$$(ls -A $(CACHE)/lab/run 2>/dev/null)" ]; then \
+	    echo "a lab is running, or was killed and not swept yet: see $(CACHE)/lab/run; the next lab sweeps it" >&2; exit 1; fi
+	rm -rf --one-file-system $(CACHE)/lab
