@@ -12,8 +12,9 @@ use crate::config::settings::Settings;
 use crate::engine::apply::{self, Outcome};
 use crate::engine::commit::Hand;
 use crate::engine::fault::Fault;
+use crate::engine::history;
 use crate::engine::id::Step;
-use crate::engine::ledger::{self, Record};
+use crate::engine::ledger;
 use crate::engine::plan::Plan;
 use crate::engine::settle;
 use crate::host::http::Http;
@@ -52,11 +53,11 @@ pub async fn run(args: BootstrapArgs, global: &Global, tell: &Teller) -> Result<
     }
     let node = node::awaited(global, &host, tell).await?;
     let plan = node.plan();
-    let mut hand = Hand::take(&host, tell, ledger::BOOTSTRAP, Some(settings.digest.clone())).await?;
-    if args.resume && ledger::hold(hand.records()).is_some() {
+    let mut hand = Hand::take(&host, tell, history::BOOTSTRAP, Some(settings.digest.clone())).await?;
+    if args.resume && history::hold(hand.records()).is_some() {
         hand.resume()?;
     }
-    execute(ledger::BOOTSTRAP, &plan, &node, &host, hand, global, tell).await
+    execute(history::BOOTSTRAP, &plan, &node, &host, hand, global, tell).await
 }
 
 /// Runs one step alone.
@@ -73,8 +74,8 @@ pub async fn run_step(step: Step, args: StepArgs, global: &Global, tell: &Teller
 
 /// Whether a rollback asks to leave this machine alone while its configuration is this one.
 fn is_held(settings: &Settings, host: &Host, tell: &Teller) -> Result<bool, Fault> {
-    let records: Vec<Record> = ledger::read(&host.root)?;
-    match ledger::hold(&records) {
+    let records = ledger::read(&host.root)?;
+    match history::hold(&records) {
         Some((config, at)) if config.as_ref().is_none_or(|held| *held == settings.digest) => {
             let since = clock::text(std::time::UNIX_EPOCH + std::time::Duration::from_secs(at));
             tell.tell(&Event::Held { since: &since });

@@ -78,8 +78,10 @@ enum Command {
     Units(bootstrap::StepArgs),
     /// Wait until targets are ready, or say why they are not
     Wait(wait::WaitArgs),
-    /// Undo the last bootstrap, from the ledger
+    /// Undo the last bootstrap, or go back to a point
     Rollback(rollback::RollbackArgs),
+    /// Undo everything that was ever done here
+    Uninstall(rollback::UninstallArgs),
     /// Print the JSON Schema of node.yaml
     Schema,
 }
@@ -116,6 +118,7 @@ async fn dispatch(command: Command, global: &Global, tell: &Teller) -> Result<Ex
         Command::Units(args) => bootstrap::run_step(Step::Units, args, global, tell).await,
         Command::Wait(args) => wait::run(args, tell).await,
         Command::Rollback(args) => rollback::run(args, global, tell).await,
+        Command::Uninstall(args) => rollback::uninstall(args, global, tell).await,
         Command::Schema => {
             schema::run();
             Ok(Exit::Done)

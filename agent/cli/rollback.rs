@@ -1,6 +1,7 @@
-//! `nodeagent rollback`: the last bootstrap undone, from the ledger.
+//! `nodeagent rollback` and `nodeagent uninstall`: the ledger read backwards.
 
 use std::fmt::Write as _;
+use std::time::{Duration, UNIX_EPOCH};
 
 use clap::Args;
 
@@ -8,37 +9,87 @@ use super::output::{self, Format};
 use super::{Exit, Global, node};
 use crate::engine::commit::Hand;
 use crate::engine::fault::Fault;
+use crate::engine::history::{self, Run};
 use crate::engine::ledger;
-use crate::engine::rollback::{self, Undone};
+use crate::engine::rollback::{self, Back, Undone};
+use crate::host::clock;
 use crate::journal::Teller;
 
 /// Arguments of `rollback`.
 #[derive(Args)]
 pub struct RollbackArgs {
+    /// Go back to how the machine was when RUN had ended; 0 is before the first
+    #[arg(long, value_name = "RUN", conflicts_with = "list")]
+    to: Option<u64>,
+    /// List the runs that can be gone back to
+    #[arg(long)]
+    list: bool,
+    #[command(flatten)]
+    how: HowArgs,
+}
+
+/// Arguments of `uninstall`.
+#[derive(Args)]
+pub struct UninstallArgs {
+    #[command(flatten)]
+    how: HowArgs,
+}
+
+#[derive(Args)]
+struct HowArgs {
     /// Show what would be undone, and change nothing
     #[arg(long)]
     dry_run: bool,
-    /// Also remove the keys and certificates that the bootstrap made
+    /// Also remove the keys and certificates that were made here
     #[arg(long)]
     purge: bool,
 }
 
-/// Undoes the last bootstrap.
+/// Undoes the last bootstrap, or everything since a point.
 pub async fn run(args: RollbackArgs, global: &Global, tell: &Teller) -> Result<Exit, Fault> {
+    if args.list {
+        return list(global);
+    }
+    let back = args.to.map_or(Back::LastBootstrap, Back::To);
+    undo(history::ROLLBACK, back, &args.how, global, tell).await
+}
+
+/// Undoes everything that was ever done here.
+pub async fn uninstall(args: UninstallArgs, global: &Global, tell: &Teller) -> Result<Exit, Fault> {
+    undo(history::UNINSTALL, Back::To(0), &args.how, global, tell).await
+}
+
+async fn undo(command: &'static str, back: Back, how: &HowArgs, global: &Global, tell: &Teller) -> Result<Exit, Fault> {
     let host = node::host(global)?;
-    let all = if args.dry_run {
-        rollback::preview(&host, args.purge).await?
+    let all = if how.dry_run {
+        rollback::preview(&host, back, how.purge).await?
     } else {
-        // A configuration that is broken must not keep anyone from rolling back; the hold then waits for --resume.
+        // A configuration that is broken must not keep anyone from undoing; the hold then waits for --resume.
         let config = node::settings(global, &host).ok().map(|settings| settings.digest);
-        let mut hand = Hand::take(&host, tell, ledger::ROLLBACK, config.clone()).await?;
-        rollback::rollback(&mut hand, config, args.purge).await?
+        let mut hand = Hand::take(&host, tell, command, config.clone()).await?;
+        rollback::undo(&mut hand, back, config, how.purge).await?
     };
     match global.output {
         Format::Json => output::json(&all),
-        Format::Text => output::print(&text(&all, args.dry_run)),
+        Format::Text => output::print(&text(&all, how.dry_run)),
     }
     Ok(Exit::Done)
+}
+
+fn list(global: &Global) -> Result<Exit, Fault> {
+    let host = node::host(global)?;
+    let runs = history::runs(&ledger::read(&host.root)?);
+    match global.output {
+        Format::Json => output::json(&runs),
+        Format::Text => output::print(&runs.iter().map(line).collect::<String>()),
+    }
+    Ok(Exit::Done)
+}
+
+fn line(run: &Run) -> String {
+    let when = clock::text(UNIX_EPOCH + Duration::from_secs(run.at));
+    let end = if run.done { "" } else { ", did not come to a good end" };
+    format!("{:>4}  {when}  {:<10} {} Changes stand{end}\n", run.number, run.command, run.standing)
 }
 
 fn text(all: &[Undone], dry_run: bool) -> String {
@@ -55,9 +106,9 @@ fn text(all: &[Undone], dry_run: bool) -> String {
                 writeln!(out, "- {what}")
             }
             Undone::Already { what } => writeln!(out, "= {what}: already as before"),
-            Undone::Kept { what, why } => {
+            Undone::Kept { what, because } => {
                 kept_count += 1;
-                writeln!(out, "! {what}: kept: {why}")
+                writeln!(out, "! {what}: kept: {because}")
             }
         };
     }
@@ -66,7 +117,9 @@ fn text(all: &[Undone], dry_run: bool) -> String {
     if !dry_run {
         let _ = writeln!(
             out,
-            "Later bootstraps do nothing until the configuration changes or `nodeagent bootstrap --resume`."
+            "Later bootstraps do nothing until the configuration changes or `nodeagent bootstrap --resume`: the ledger in\n\
+             {} says so, and stays for that.",
+            ledger::DIR
         );
     }
     out

@@ -5,8 +5,9 @@ use std::time::Duration;
 use super::block;
 use super::change::{Body, Change, Debt, Meta, Verb};
 use super::fault::{Explain, Fault};
+use super::history;
 use super::id::Id;
-use super::ledger::{self, Before, Ledger, LedgerError, Logged, Made, Record};
+use super::ledger::{Before, Ledger, LedgerError, Logged, Made, Record};
 use super::receipt::{Receipt, Verified};
 use crate::config::values::{RootPath, Sha256, UnitName};
 use crate::host::lock::{self, Lock};
@@ -99,8 +100,9 @@ impl<'h> Hand<'h> {
         config: Option<Sha256>,
     ) -> Result<Self, Fault> {
         let lock = lock::take(&host.root, command, LOCK_DEADLINE).await?;
-        let ledger = Ledger::open(&host.root)?;
+        let mut ledger = Ledger::open(&host.root)?;
         let boot = host.boot_id()?;
+        ledger.compact_if_large(&boot)?;
         Ok(Self { host, ledger, boot, tell: tell.clone(), run: None, command, config, _lock: lock })
     }
 
@@ -167,7 +169,7 @@ impl<'h> Hand<'h> {
 
     /// Reads unit files again if a Change of this boot has yet to be seen.
     pub async fn reload_if_owed(&mut self) -> Result<(), Fault> {
-        let owed = ledger::debts(self.records(), &self.boot).iter().any(|(debt, _)| *debt == Debt::DaemonReload);
+        let owed = history::debts(self.records(), &self.boot).iter().any(|(debt, _)| *debt == Debt::DaemonReload);
         if owed && self.host.is_live() {
             self.host.systemd().await?.reload().await?;
             self.pay(Debt::DaemonReload)?;

@@ -5,9 +5,9 @@
 //! made, so after a kill the last record may announce what was not done: diff and [`super::undo`] look at the machine
 //! and find out. A tail that a power cut tore is dropped; a bad line anywhere else is an error, never guessed at.
 //!
-//! The bytes that a Change replaced are kept beside it, in `kept/`, under their digest.
+//! The bytes that a Change replaced are kept beside it, in `kept/`, under their digest. What the records mean together is
+//! in [`super::history`].
 
-use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 
@@ -15,14 +15,13 @@ use serde::{Deserialize, Serialize};
 
 use super::change::{Debt, Meta, PropertyName, Verb};
 use super::fault::Explain;
+use super::history;
 use super::id::Id;
 use crate::config::values::{ModuleName, RootPath, Sha256, SysctlKey, UnitName};
 use crate::host::root::{FileError, Root};
 
-/// The command whose runs a rollback undoes as one.
-pub const BOOTSTRAP: &str = "bootstrap";
-/// The command whose own Changes a rollback never undoes.
-pub const ROLLBACK: &str = "rollback";
+/// From this size on the ledger is compacted when it is opened, in bytes: some hundred bootstraps that changed something.
+const COMPACT_FROM: u64 = 256 << 10;
 
 /// Where the ledger and the kept originals are.
 pub const DIR: &str = "/var/lib/nodeagent";
@@ -100,10 +99,13 @@ pub enum Record {
         /// Which.
         debt: Debt,
     },
-    /// The Change with this number was undone.
+    /// The Change with this number was undone, as far as it could be.
     Undone {
         /// Its number.
         seq: u64,
+        /// What it made is still there and still ours: a key without `--purge`, a directory that is not empty.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        stays: bool,
     },
     /// A rollback asks later bootstraps to do nothing while the configuration is this one.
     Hold {
@@ -347,6 +349,50 @@ impl Ledger {
         Ok(Self { root: root.clone(), file, path, records })
     }
 
+    /// Makes the ledger small again if it has grown, by replacing it whole: a kill leaves the old one or the new one.
+    ///
+    /// The bytes that no record names any more are removed afterwards; a kill in between leaves some, which the next
+    /// compaction removes.
+    pub fn compact_if_large(&mut self, boot: &str) -> Result<(), LedgerError> {
+        let path = self.root.display(&self.path);
+        let fail = |doing: &'static str| {
+            let path = path.clone();
+            move |source: std::io::Error| LedgerError::Io { doing, path, source }
+        };
+        if self.file.metadata().map_err(fail("stat"))?.len() < COMPACT_FROM
+            || !history::debts(&self.records, boot).is_empty()
+        {
+            return Ok(());
+        }
+        self.replace(history::compacted(&self.records))
+    }
+
+    /// Replaces all records.
+    pub(super) fn replace(&mut self, records: Vec<Record>) -> Result<(), LedgerError> {
+        let path = self.root.display(&self.path);
+        let mut bytes = Vec::new();
+        for record in &records {
+            let encoded = encode(record);
+            bytes.extend(encoded.map_err(|e| LedgerError::Io {
+                doing: "encode a record of",
+                path: path.clone(),
+                source: e.into(),
+            })?);
+        }
+        self.root.put(&self.path, &bytes, Meta::SECRET)?;
+        self.file = self.root.open_append(&self.path)?;
+        self.records = records;
+        let dir = RootPath::literal(DIR).join("kept");
+        for name in self.root.list(&dir)? {
+            let named = history::changes(&self.records)
+                .any(|made| matches!(&made.before, Before::Kept { sha256, .. } if sha256.as_str() == name));
+            if !named {
+                self.root.remove(&dir.join(&name))?;
+            }
+        }
+        Ok(())
+    }
+
     /// All records.
     pub fn records(&self) -> &[Record] {
         &self.records
@@ -354,7 +400,7 @@ impl Ledger {
 
     /// The number that the next Change gets.
     pub fn next_seq(&self) -> u64 {
-        changes(&self.records).map(|made| made.seq + 1).max().unwrap_or(1)
+        history::changes(&self.records).map(|made| made.seq + 1).max().unwrap_or(1)
     }
 
     /// The number that the next run gets.
@@ -398,87 +444,6 @@ impl Ledger {
         let bytes = self.root.read(&path)?.ok_or_else(|| fail("it is not there"))?;
         if Sha256::of(&bytes) == *sha256 { Ok(bytes) } else { Err(fail("its bytes are not the ones that were kept")) }
     }
-}
-
-/// The Changes among the records, in their order.
-pub fn changes(records: &[Record]) -> impl DoubleEndedIterator<Item = &Made> {
-    records.iter().filter_map(|record| if let Record::Change(made) = record { Some(made.as_ref()) } else { None })
-}
-
-/// The debts that are still owed in this boot, each with the Change that owes it last.
-///
-/// A boot pays all earlier ones: whatever starts in it reads what is on the disk.
-pub fn debts(records: &[Record], boot: &str) -> Vec<(Debt, u64)> {
-    let mut owed: Vec<(Debt, u64)> = Vec::new();
-    for record in records {
-        match record {
-            Record::Change(made) if made.boot == boot => {
-                for debt in &made.owes {
-                    owed.retain(|(other, _)| other != debt);
-                    owed.push((debt.clone(), made.seq));
-                }
-            }
-            Record::Paid { debt } => owed.retain(|(other, _)| other != debt),
-            _ => {}
-        }
-    }
-    owed
-}
-
-/// The hold that the last rollback left, unless a later `--resume` or bootstrap lifted it: the configuration's digest
-/// then, and when.
-pub fn hold(records: &[Record]) -> Option<(&Option<Sha256>, u64)> {
-    let mut held = None;
-    for record in records {
-        match record {
-            Record::Hold { config, at } => held = Some((config, *at)),
-            Record::Resume => held = None,
-            Record::Run { command, .. } if command == BOOTSTRAP => held = None,
-            _ => {}
-        }
-    }
-    held
-}
-
-/// The Changes that a rollback undoes, last first: those of the last run that changed something, and of the runs before
-/// it that never came to a good end and that it therefore continued.
-pub fn last_bootstrap(records: &[Record]) -> Vec<&Made> {
-    let undone: BTreeSet<u64> =
-        records.iter().filter_map(|r| if let Record::Undone { seq } = r { Some(*seq) } else { None }).collect();
-    let good = good_runs(records);
-    let mut group: Vec<&Made> = Vec::new();
-    let mut runs: BTreeSet<u64> = BTreeSet::new();
-    for made in changes(records).rev() {
-        if undone.contains(&made.seq) || is_rollback(records, made.run) {
-            continue;
-        }
-        // An earlier run belongs to the group unless it came to a good end: then it was a bootstrap of its own.
-        if !runs.contains(&made.run) && !runs.is_empty() && good.contains(&made.run) {
-            break;
-        }
-        runs.insert(made.run);
-        group.push(made);
-    }
-    group
-}
-
-fn is_rollback(records: &[Record], number: u64) -> bool {
-    records.iter().any(|r| matches!(r, Record::Run { run, command, .. } if *run == number && command == ROLLBACK))
-}
-
-fn good_runs(records: &[Record]) -> BTreeSet<u64> {
-    let mut good = BTreeSet::new();
-    let mut current = 0;
-    for record in records {
-        match record {
-            Record::Run { run, .. } => current = *run,
-            Record::End { done: true } => {
-                good.insert(current);
-            }
-            _ => {}
-        }
-    }
-    good
 }
 
 #[cfg(test)]
@@ -549,40 +514,5 @@ mod tests {
             let error = Ledger::open(&root).err().unwrap_or_else(|| panic!("damage at {at} was not seen"));
             assert!(error.to_string().contains(&format!("at byte {second}")), "damage at {at}: {error}");
         }
-    }
-
-    #[test]
-    fn debts_last_until_paid_or_a_boot() {
-        let restart = Debt::Restart(UnitName::literal("kubelet.service"));
-        let records = vec![
-            change(1, 1, vec![Debt::DaemonReload, restart.clone()]),
-            Record::Paid { debt: Debt::DaemonReload },
-            change(2, 1, vec![restart.clone()]),
-        ];
-        assert_eq!(debts(&records, "boot-1"), vec![(restart, 2)]);
-        assert_eq!(debts(&records, "boot-2"), vec![]);
-    }
-
-    #[test]
-    fn a_rollback_reaches_back_over_runs_that_were_killed() {
-        let records = vec![
-            run(1, "bootstrap"),
-            change(1, 1, vec![]),
-            Record::End { done: true },
-            run(2, "bootstrap"),
-            change(2, 2, vec![]),
-            run(3, "bootstrap"),
-            change(3, 3, vec![]),
-            Record::End { done: true },
-            run(4, "bootstrap"),
-            Record::End { done: true },
-        ];
-        let seqs = |records: &[Record]| last_bootstrap(records).iter().map(|made| made.seq).collect::<Vec<_>>();
-        assert_eq!(seqs(&records), [3, 2]);
-        let mut records = records;
-        records.extend([run(5, "rollback"), change(4, 5, vec![]), Record::Undone { seq: 3 }]);
-        assert_eq!(seqs(&records), [2], "a rollback that was killed goes on where it stopped");
-        records.extend([Record::Undone { seq: 2 }]);
-        assert_eq!(seqs(&records), [1], "the next rollback goes one bootstrap further back");
     }
 }

@@ -16,6 +16,7 @@ pub mod change;
 pub mod commit;
 pub mod fault;
 pub mod file;
+pub mod history;
 pub mod id;
 pub mod ledger;
 pub mod plan;

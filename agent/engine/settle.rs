@@ -6,6 +6,7 @@ use super::apply::Outcome;
 use super::change::{Debt, Verb};
 use super::commit::{By, Hand};
 use super::fault::Fault;
+use super::history;
 use super::id::{Id, Step};
 use super::ledger::{self, Before, Logged, Record};
 use super::plan::Plan;
@@ -21,7 +22,7 @@ pub fn owed(host: &Host) -> Result<Vec<Debt>, Fault> {
         return Ok(Vec::new());
     }
     let records = ledger::read(&host.root)?;
-    Ok(ledger::debts(&records, &host.boot_id()?).into_iter().map(|(debt, _)| debt).collect())
+    Ok(history::debts(&records, &host.boot_id()?).into_iter().map(|(debt, _)| debt).collect())
 }
 
 /// Pays the debts of this boot: a daemon-reload, then the restarts, queued together.
@@ -34,7 +35,7 @@ pub async fn pay(hand: &mut Hand<'_>, forbidden: &BTreeSet<UnitName>) -> Result<
     hand.reload_if_owed().await?;
     let mut left = Vec::new();
     let mut due = Vec::new();
-    for (debt, seq) in ledger::debts(hand.records(), &hand.boot) {
+    for (debt, seq) in history::debts(hand.records(), &hand.boot) {
         let Debt::Restart(unit) = &debt else { continue };
         let sight = hand.host.systemd().await?.unit(unit).await?;
         if !owes_still(sight.as_ref(), unit, seq, hand.records()) {
@@ -73,7 +74,7 @@ fn owes_still(sight: Option<&UnitSight>, unit: &UnitName, seq: u64, records: &[R
     if !matches!(sight.active.as_str(), "active" | "activating" | "reloading") {
         return false;
     }
-    let last_job = ledger::changes(records).rev().find(|made| {
+    let last_job = history::changes(records).rev().find(|made| {
         made.seq > seq
             && matches!(&made.change, Logged::Job { unit: other, verb: Verb::Start | Verb::Restart } if other == unit)
     });

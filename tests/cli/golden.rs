@@ -169,13 +169,8 @@ fn a_rollback_restores_every_golden_node() {
         assert!(tree.run(&["bootstrap"]).status.success(), "{name}");
         let rollback = tree.run(&["rollback"]);
         assert!(rollback.status.success(), "{name}: {}", String::from_utf8_lossy(&rollback.stderr));
-        let own = |path: &str| {
-            ["var", "run", "opt/nodeagent/partial"]
-                .iter()
-                .any(|own| path == *own || path.starts_with(&format!("{own}/")))
-        };
         let mut after = tree.listing();
-        after.retain(|path, _| !own(path) || before.contains_key(path));
+        after.retain(|path, _| before.contains_key(path) || !is_own(path));
         assert_eq!(after, before, "{name}: entries");
         for (path, content) in contents {
             assert!(tree.content(&path) == content, "{name}: {path} is not what it was");
@@ -184,6 +179,43 @@ fn a_rollback_restores_every_golden_node() {
         assert!(String::from_utf8_lossy(&held.stderr).contains("holds this node"), "{name}");
         assert_eq!(tree.run(&["plan", "--exit-code"]).status.code(), Some(6), "{name}: held, and still pending");
     }
+}
+
+#[test]
+fn points_can_be_gone_back_to_and_uninstall_goes_back_to_the_first() {
+    let tree = Tree::new(&goldens()[0]);
+    let before = tree.listing();
+    let drop_in = "etc/systemd/system/containerd.service.d/90-nodeagent.conf";
+    let limit = |files: &str| {
+        let dir = tree.root().join("etc/nodeagent/node.d");
+        fs::create_dir_all(&dir).expect("node.d");
+        let text = format!("limits: {{ containerd.service: {{ LimitNOFILE: {files} }} }}\n");
+        fs::write(dir.join("10.yaml"), text).expect("a drop-in");
+        assert!(tree.run(&["bootstrap"]).status.success(), "{files}");
+    };
+    for files in ["1000", "2000", "3000"] {
+        limit(files);
+    }
+    let runs: serde_json::Value =
+        serde_json::from_slice(&tree.run(&["rollback", "--list", "-o", "json"]).stdout).expect("JSON");
+    assert_eq!(runs.as_array().map(Vec::len), Some(3), "{runs}");
+    assert_eq!(tree.run(&["rollback", "--to", "7"]).status.code(), Some(2), "there is no such run");
+    assert!(tree.run(&["rollback", "--to", "1"]).status.success());
+    assert!(String::from_utf8_lossy(&tree.content(drop_in)).contains("LimitNOFILE=1000"));
+
+    fs::remove_dir_all(tree.root().join("etc/nodeagent/node.d")).expect("node.d");
+    let uninstall = tree.run(&["uninstall"]);
+    assert!(uninstall.status.success(), "{}", String::from_utf8_lossy(&uninstall.stderr));
+    let mut after = tree.listing();
+    after.retain(|path, _| before.contains_key(path) || !is_own(path));
+    assert_eq!(after, before);
+    let again = tree.run(&["uninstall"]);
+    assert!(String::from_utf8_lossy(&again.stdout).contains("Nothing to undo"), "{again:?}");
+}
+
+/// The agent's own state, which no undoing removes.
+fn is_own(path: &str) -> bool {
+    ["var", "run", "opt/nodeagent/partial"].iter().any(|own| path == *own || path.starts_with(&format!("{own}/")))
 }
 
 #[test]
