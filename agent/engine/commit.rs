@@ -99,7 +99,11 @@ impl<'h> Hand<'h> {
         command: &'static str,
         config: Option<Sha256>,
     ) -> Result<Self, Fault> {
-        let lock = lock::take(&host.root, command, LOCK_DEADLINE).await?;
+        let told = |holder: &str| {
+            let why = format!("held by {holder}");
+            tell.tell(&Event::TargetAwaited { target: "the lock", why: &why });
+        };
+        let lock = lock::take(&host.root, command, LOCK_DEADLINE, told).await?;
         let mut ledger = Ledger::open(&host.root)?;
         let boot = host.boot_id()?;
         ledger.compact_if_large(&boot)?;

@@ -58,12 +58,18 @@ impl Explain for LockError {
 /// The held lock. The kernel drops it with the process, so a stale lock cannot exist.
 pub struct Lock(#[expect(dead_code, reason = "held for its drop")] Flock<File>);
 
-/// Takes the lock for `command`, waiting for another run's end until the deadline.
-pub async fn take(root: &Root, command: &str, deadline: Duration) -> Result<Lock, LockError> {
+/// Takes the lock for `command`, waiting for another run's end until the deadline. `told` hears once who holds it.
+pub async fn take(
+    root: &Root,
+    command: &str,
+    deadline: Duration,
+    mut told: impl FnMut(&str),
+) -> Result<Lock, LockError> {
     let path = RootPath::literal("/run/nodeagent/lock");
     root.make_own_dirs(&path.parent(), Meta::PROGRAM)?;
     let fail = |source: std::io::Error| LockError::Lock { path: root.display(&path), source };
     let end = tokio::time::Instant::now() + deadline;
+    let mut waited = false;
     loop {
         let mut file = root.open_append(&path)?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
@@ -76,14 +82,15 @@ pub async fn take(root: &Root, command: &str, deadline: Duration) -> Result<Lock
             Err((back, Errno::EWOULDBLOCK)) => file = back,
             Err((_, errno)) => return Err(fail(errno.into())),
         }
+        let mut holder = String::new();
+        file.read_to_string(&mut holder).map_err(fail)?;
+        let holder = holder.trim();
         if tokio::time::Instant::now() >= end {
-            let mut holder = String::new();
-            file.read_to_string(&mut holder).map_err(fail)?;
-            return Err(LockError::Held {
-                path: root.display(&path),
-                holder: holder.trim().to_owned(),
-                after: deadline,
-            });
+            return Err(LockError::Held { path: root.display(&path), holder: holder.to_owned(), after: deadline });
+        }
+        if !waited {
+            told(holder);
+            waited = true;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }

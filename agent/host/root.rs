@@ -221,7 +221,8 @@ impl Root {
     /// Makes one directory in an existing one. That it is there already is no error.
     pub fn make_dir(&self, path: &RootPath, meta: Meta) -> Result<(), FileError> {
         let parent = self.parent(path).map_err(|e| self.fail("make directory", path, e))?;
-        match nix::sys::stat::mkdirat(&parent, last(path), Mode::from_bits_truncate(0o700)) {
+        // With its mode at once: a kill before the next call must not leave a directory that nobody may enter.
+        match nix::sys::stat::mkdirat(&parent, last(path), Mode::from_bits_truncate(meta.mode)) {
             Err(Errno::EEXIST) => return Ok(()),
             other => other.map_err(|e| self.fail("make directory", path, e))?,
         }

@@ -88,7 +88,8 @@ fn list(root: &Path, dir: &Path, all: &mut BTreeMap<String, String>) {
 /// The listing as it is compared: kept originals are named by digest, which says nothing to a reader.
 fn listing_text(listing: &BTreeMap<String, String>) -> String {
     let shown = listing.iter().filter(|(path, _)| !path.starts_with("var/lib/nodeagent/kept/"));
-    shown.map(|(path, what)| format!("{what} {path}\n")).collect()
+    let lines: Vec<String> = shown.map(|(path, what)| format!("{what} {path}")).collect();
+    lines.join("\n") + "\n"
 }
 
 fn is_compared(path: &str, what: &str) -> bool {

@@ -4,3 +4,4 @@
 mod config;
 mod docs;
 mod golden;
+mod privileges;
