@@ -27,7 +27,8 @@ fn bootstrap_from_cloud_config() -> Result<()> {
         }
 
         // The agent was fetched once, and each program once.
-        let fetched = |what: &str| lab.mirror.requests().map(|all| all.iter().filter(|line| line.contains(what)).count());
+        let fetched =
+            |what: &str| lab.mirror.requests().map(|all| all.iter().filter(|line| line.contains(what)).count());
         assert_eq!(fetched("GET /nodeagent ")?, 1, "{:?}", lab.mirror.requests()?);
         assert_eq!(fetched("/kubelet ")?, 1, "{:?}", lab.mirror.requests()?);
 
@@ -98,7 +99,8 @@ fn an_agent_with_another_digest_is_never_run() -> Result<()> {
 fn bootstrapped(node: &Node<'_>) -> Result<()> {
     node.wait_until("nodeagent.service to succeed", BOOTSTRAP, |node| {
         let property = |name| node.property("nodeagent.service", name);
-        let (state, result, ended) = (property("ActiveState")?, property("Result")?, property("ExecMainExitTimestamp")?);
+        let (state, result, ended) =
+            (property("ActiveState")?, property("Result")?, property("ExecMainExitTimestamp")?);
         if state == "inactive" && result == "success" && !ended.is_empty() {
             return Ok(());
         }

@@ -18,7 +18,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 fn main() -> io::Result<()> {
     let args: Vec<String> = env::args().collect();
-    let role = Path::new(&args[0]).file_name().map_or_else(|| "nothing".into(), |name| name.to_string_lossy().into_owned());
+    let role =
+        Path::new(&args[0]).file_name().map_or_else(|| "nothing".into(), |name| name.to_string_lossy().into_owned());
     if args[1..] == ["--version"] {
         println!("{role} stand-in (not Kubernetes)");
         return Ok(());

@@ -15,7 +15,8 @@ fn a_node_boots_as_cloud_init_was_told() -> Result<()> {
         let mut node = lab.node("worker1", WORKER).user_data(user_data).meta_data("word", "hello").boot()?;
         assert_eq!(node.read("/etc/told")?, b"hello");
         assert_eq!(node.ok(&["hostname"])?.trim(), "worker1");
-        let state = || -> Result<String> { Ok(String::from_utf8(node.run(&["systemctl", "is-system-running"])?.stdout)?) };
+        let state =
+            || -> Result<String> { Ok(String::from_utf8(node.run(&["systemctl", "is-system-running"])?.stdout)?) };
         process::wait_until("no unit to have failed", COMMAND, || {
             let state = state()?;
             ensure!(state.trim() == "running", "{state}{}", node.ok(&["systemctl", "list-jobs", "--failed"])?);
@@ -154,7 +155,8 @@ fn the_signer_signs_for_nobody_without_the_key() -> Result<()> {
 
 /// A certificate request with a new key.
 fn request() -> Result<String> {
-    let command = ["openssl", "req", "-new", "-nodes", "-newkey", "rsa:2048", "-keyout", "/dev/null", "-subj", "/CN=test"];
+    let command =
+        ["openssl", "req", "-new", "-nodes", "-newkey", "rsa:2048", "-keyout", "/dev/null", "-subj", "/CN=test"];
     process::ok(&command, Duration::from_secs(30))
 }
 

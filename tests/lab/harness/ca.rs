@@ -89,7 +89,8 @@ impl Ca {
 }
 
 fn write(directory: &Path, file: &str, certificate: &X509, key: &PKey<Private>) -> Result<()> {
-    let parts = [(format!("{file}.pem"), certificate.to_pem()?), (format!("{file}-key.pem"), key.private_key_to_pem_pkcs8()?)];
+    let parts =
+        [(format!("{file}.pem"), certificate.to_pem()?), (format!("{file}-key.pem"), key.private_key_to_pem_pkcs8()?)];
     for (name, pem) in parts {
         let path = directory.join(name);
         fs::write(&path, pem).with_context(|| format!("write {}", path.display()))?;

@@ -47,7 +47,8 @@ impl Net {
     /// `args` prefixed by what makes a command run in this network. Not `ip netns exec`: that remounts `/sys`, and
     /// systemd-nspawn then cannot see which cgroup hierarchies there are.
     pub fn inside<S: Into<OsString> + Clone>(&self, args: &[S]) -> Vec<OsString> {
-        let mut all: Vec<OsString> = vec!["nsenter".into(), format!("--net=/run/netns/{}", self.name).into(), "--".into()];
+        let mut all: Vec<OsString> =
+            vec!["nsenter".into(), format!("--net=/run/netns/{}", self.name).into(), "--".into()];
         all.extend(args.iter().cloned().map(Into::into));
         all
     }

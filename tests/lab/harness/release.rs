@@ -58,7 +58,8 @@ fn packaged(cache: &Path) -> Result<PathBuf> {
         mounts::remove_tree(&unfinished)?;
         fs::create_dir_all(&unfinished).with_context(|| format!("create {}", unfinished.display()))?;
         for (name, package, inside) in PACKAGED {
-            fetch(&unfinished, name, package, inside).with_context(|| format!("fetch {name} from package {package}"))?;
+            fetch(&unfinished, name, package, inside)
+                .with_context(|| format!("fetch {name} from package {package}"))?;
         }
         fs::rename(&unfinished, &path).with_context(|| format!("finish {}", path.display()))?;
     }
