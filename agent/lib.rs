@@ -1,1 +1,29 @@
-//! x
+//! nodeagent turns a freshly booted machine into a Kubernetes node.
+//!
+//! | the script that people paste | the module that does its work |
+//! | --- | --- |
+//! | `setup-network-environment` | [`identity`] chooses, [`network`] writes |
+//! | `wupiao` | [`wait`] |
+//! | `kubernetes-install.sh` | [`install`] |
+//! | `generate-tls-keys.sh` | [`certs`] |
+//! | hand-written drop-ins (ulimits, `TasksMax`) | [`limits`] |
+//! | hand-written units | [`units`] |
+//! | `modprobe` and `sysctl` lines | [`kernel`] |
+//!
+//! The way that the data goes: [`config`] reads `node.yaml` into Settings, [`host`] gathers Facts, [`identity`] chooses
+//! who the node is, each step folder plans its resources, and [`engine`] sees, diffs, obtains, commits and settles.
+
+pub mod certs;
+pub mod cli;
+pub mod config;
+pub mod engine;
+pub mod host;
+pub mod identity;
+pub mod install;
+pub mod journal;
+pub mod kernel;
+pub mod limits;
+pub mod network;
+pub mod steps;
+pub mod units;
+pub mod wait;

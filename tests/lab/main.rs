@@ -4,6 +4,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "the lab runs programs and writes files on the machine that tests")]
 
+mod agent;
 mod bootstrap;
 mod harness;
 mod the_lab;

@@ -1,0 +1,394 @@
+//! Whether a pair satisfies what is wanted of it: asked of the file on disk at every run, and of a signer's answer
+//! before it replaces anything. Pure.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::IpAddr;
+use std::time::SystemTime;
+
+use openssl::asn1::Asn1Time;
+use openssl::error::ErrorStack;
+use openssl::nid::Nid;
+use openssl::stack::Stack;
+use openssl::x509::store::X509StoreBuilder;
+use openssl::x509::verify::{X509VerifyFlags, X509VerifyParam};
+use openssl::x509::{GeneralNameRef, X509, X509ExtendedKeyUsage, X509KeyUsage, X509Ref, X509StoreContext};
+
+use super::authority::{Authority, entry_text, name_text, seconds_between, unix};
+use super::key::{Key, KeyError};
+use super::request::{Usage, Wanted};
+use crate::engine::resource::Delta;
+
+/// A pair is replaced when less than this part of its life is left.
+const RENEW_AT_PART: i64 = 3;
+
+/// How far a signer's clock may be ahead of ours, in seconds (DESIGN.md, First boot: Time).
+const CLOCK_SKEW: i64 = 300;
+
+/// Why a pair must be replaced, or why a signer's answer must not be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Flaw {
+    /// There is no file.
+    Absent,
+    /// No certificate, or no key, can be read.
+    Garbage(&'static str),
+    /// The key wants a passphrase, and the programs that read the pair have none.
+    EncryptedKey,
+    /// The key is another certificate's.
+    KeyMismatch,
+    /// None of our CA certificates signed it.
+    ForeignIssuer {
+        /// Who did, by its own word.
+        issuer: String,
+        /// Who should have.
+        ca: String,
+    },
+    /// Its time is over.
+    Expired {
+        /// The end.
+        until: String,
+    },
+    /// Its time has not come.
+    NotYetValid {
+        /// The start.
+        from: String,
+    },
+    /// Less than a third of its life is left.
+    RenewalDue {
+        /// The end.
+        until: String,
+    },
+    /// It vouches for other names than those of this node.
+    Names {
+        /// Those that it has.
+        now: Vec<String>,
+        /// Those that it should have.
+        want: Vec<String>,
+    },
+    /// It is somebody else's.
+    Subject {
+        /// Whose.
+        now: String,
+        /// Whose it should be.
+        want: String,
+    },
+    /// It may not be used for what it is needed for.
+    UsageMissing(Usage),
+    /// OpenSSL does not accept the chain for another reason.
+    Rejected(String),
+}
+
+impl Flaw {
+    /// The flaw as a difference between what is there and what should be.
+    pub fn delta(&self) -> Delta {
+        let good = "certificate and key";
+        match self {
+            Self::Absent => Delta::new("pair", "", good),
+            Self::Garbage(what) => Delta::new("pair", format!("no readable {what}"), good),
+            Self::EncryptedKey => Delta::new("key", "encrypted with a passphrase", "not encrypted"),
+            Self::KeyMismatch => Delta::new("key", "of another certificate", "of this certificate"),
+            Self::ForeignIssuer { issuer, ca } => Delta::new("issuer", issuer, ca),
+            Self::Expired { until } => Delta::new("validity", format!("expired on {until}"), "valid now"),
+            Self::NotYetValid { from } => Delta::new("validity", format!("starts on {from}"), "valid now"),
+            Self::RenewalDue { until } => {
+                Delta::new("validity", format!("ends on {until}"), "more than a third of its life left")
+            }
+            Self::Names { now, want } => Delta::new("names", now.join(", "), want.join(", ")),
+            Self::Subject { now, want } => Delta::new("subject", now, want),
+            Self::UsageMissing(usage) => Delta::new("usage", "", usage),
+            Self::Rejected(why) => Delta::new("chain", why, "accepted"),
+        }
+    }
+}
+
+impl fmt::Display for Flaw {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Absent => f.write_str("there is no pair"),
+            Self::Garbage(what) => write!(f, "it holds no readable {what}"),
+            Self::EncryptedKey => f.write_str("its key is encrypted with a passphrase"),
+            Self::KeyMismatch => f.write_str("it is for another key"),
+            Self::ForeignIssuer { issuer, ca } => write!(f, "it is signed by {issuer}, not by the key of {ca}"),
+            Self::Expired { until } => write!(f, "it expired on {until}"),
+            Self::NotYetValid { from } => write!(f, "it starts on {from}"),
+            Self::RenewalDue { until } => write!(f, "it ends on {until}: less than a third of its life is left"),
+            Self::Names { now, want } => {
+                write!(f, "it is for the names [{}], not [{}]", now.join(", "), want.join(", "))
+            }
+            Self::Subject { now, want } => write!(f, "its subject is {now}, not {want}"),
+            Self::UsageMissing(usage) => write!(f, "it lacks the usage {usage:?}", usage = usage.to_string()),
+            Self::Rejected(why) => write!(f, "its chain is not accepted: {why}"),
+        }
+    }
+}
+
+/// All that is wrong with the pair in `pem`, certificate and key in one file; nothing when it is good.
+pub fn check(pem: Option<&[u8]>, wanted: &Wanted, ca: &Authority, now: SystemTime) -> Vec<Flaw> {
+    let Some(pem) = pem else { return vec![Flaw::Absent] };
+    // The first one is the leaf: what follows it would be intermediates, and a pinned CA signs directly.
+    let Ok(certificate) = X509::from_pem(pem) else { return vec![Flaw::Garbage("certificate")] };
+    match Key::from_pem(pem) {
+        Ok(key) => check_certificate(&certificate, &key, wanted, ca, now),
+        Err(KeyError::Encrypted) => vec![Flaw::EncryptedKey],
+        Err(_) => vec![Flaw::Garbage("private key")],
+    }
+}
+
+/// All that is wrong with a certificate for `key`.
+fn check_certificate(certificate: &X509Ref, key: &Key, wanted: &Wanted, ca: &Authority, now: SystemTime) -> Vec<Flaw> {
+    let mut flaws = Vec::new();
+    if !certificate.public_key().is_ok_and(|public| key.fits(&public)) {
+        flaws.push(Flaw::KeyMismatch);
+    }
+    let issuer = ca.issuer_of(certificate);
+    if issuer.is_none() {
+        flaws.push(Flaw::ForeignIssuer { issuer: name_text(certificate.issuer_name()), ca: ca.subjects() });
+    }
+    match check_time(certificate, unix(now)) {
+        Ok(flaw) => flaws.extend(flaw),
+        Err(_) => flaws.push(Flaw::Garbage("validity")),
+    }
+    flaws.extend(check_subject(certificate, wanted));
+    flaws.extend(check_names(certificate, wanted));
+    flaws.extend(
+        wanted.usages.iter().filter(|usage| !allows(certificate, **usage)).map(|usage| Flaw::UsageMissing(*usage)),
+    );
+    if let (Some(issuer), true) = (issuer, flaws.is_empty()) {
+        // What we have no words of our own for: name constraints, unknown critical extensions, weak signatures.
+        let verdict = verify(certificate, issuer, unix(now)).unwrap_or_else(|error| Some(error.to_string()));
+        flaws.extend(verdict.map(Flaw::Rejected));
+    }
+    flaws
+}
+
+fn check_time(certificate: &X509Ref, now: i64) -> Result<Option<Flaw>, ErrorStack> {
+    let (from, until) = (certificate.not_before(), certificate.not_after());
+    let left = seconds_between(Asn1Time::from_unix(now)?.as_ref(), until)?;
+    Ok(if from > Asn1Time::from_unix(now.saturating_add(CLOCK_SKEW))?.as_ref() {
+        Some(Flaw::NotYetValid { from: from.to_string() })
+    } else if left < 0 {
+        Some(Flaw::Expired { until: until.to_string() })
+    } else if left.saturating_mul(RENEW_AT_PART) < seconds_between(from, until)? {
+        Some(Flaw::RenewalDue { until: until.to_string() })
+    } else {
+        None
+    })
+}
+
+/// Kubernetes takes the user from CN and the groups from every O; the rest of a name means nothing to it.
+fn check_subject(certificate: &X509Ref, wanted: &Wanted) -> Option<Flaw> {
+    let all = |nid| -> Vec<String> { certificate.subject_name().entries_by_nid(nid).map(entry_text).collect() };
+    let same = all(Nid::COMMONNAME) == [wanted.common_name.clone()]
+        && all(Nid::ORGANIZATIONNAME) == Vec::from_iter(wanted.organization.clone());
+    (!same).then(|| Flaw::Subject { now: name_text(certificate.subject_name()), want: wanted.subject() })
+}
+
+fn check_names(certificate: &X509Ref, wanted: &Wanted) -> Option<Flaw> {
+    let names = certificate.subject_alt_names();
+    let now: BTreeSet<String> = names.iter().flatten().map(san_text).collect();
+    let want: BTreeSet<String> = wanted.names().into_iter().collect();
+    (now != want).then(|| Flaw::Names { now: now.into_iter().collect(), want: want.into_iter().collect() })
+}
+
+fn san_text(name: &GeneralNameRef) -> String {
+    let address = |bytes: &[u8]| -> Option<IpAddr> {
+        <[u8; 4]>::try_from(bytes).map(IpAddr::from).or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
+    };
+    None.or_else(|| name.dnsname().map(str::to_owned))
+        .or_else(|| name.ipaddress().and_then(address).map(|ip| ip.to_string()))
+        .or_else(|| name.email().map(|email| format!("email:{email}")))
+        .or_else(|| name.uri().map(|uri| format!("URI:{uri}")))
+        .unwrap_or_else(|| "a name of another kind".to_owned())
+}
+
+/// Whether TLS peers would take the certificate in this part. Without the extension every usage is allowed (RFC 5280),
+/// but a certificate that a node asks for is to say what it is for.
+fn allows(certificate: &X509Ref, usage: Usage) -> bool {
+    let extended = certificate.extended_key_usage().unwrap_or(X509ExtendedKeyUsage::empty());
+    let needed = match usage {
+        Usage::Client => X509ExtendedKeyUsage::SSL_CLIENT,
+        Usage::Server => X509ExtendedKeyUsage::SSL_SERVER,
+    };
+    // TLS 1.3 proves a key by signing with it, whatever its kind.
+    let signs = certificate.key_usage().is_none_or(|usage| usage.contains(X509KeyUsage::DIGITAL_SIGNATURE));
+    extended.contains(needed) && signs
+}
+
+/// OpenSSL's own objection to the chain from `issuer` to `certificate`, if it has one.
+fn verify(certificate: &X509Ref, issuer: &X509Ref, now: i64) -> Result<Option<String>, ErrorStack> {
+    let mut param = X509VerifyParam::new()?;
+    // Not before its start: the skew that was allowed above must not come back here.
+    param.set_time(now.max(seconds_between(Asn1Time::from_unix(0)?.as_ref(), certificate.not_before())?));
+    // A pinned CA is trusted as it is, even if another CA signed it.
+    param.set_flags(X509VerifyFlags::PARTIAL_CHAIN)?;
+    let mut store = X509StoreBuilder::new()?;
+    store.add_cert(issuer.to_owned())?;
+    store.set_param(&param)?;
+    let untrusted = Stack::new()?;
+    X509StoreContext::new()?.init(&store.build(), certificate, &untrusted, |context| {
+        let accepted = context.verify_cert()?;
+        Ok((!accepted).then(|| context.error().error_string().to_owned()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::certs::testing::{Ca, CaKind, DAY, Issue, client, now, server};
+
+    /// A pair as [`super::super::pair`] writes it.
+    fn pair(certificate: &[u8], key: &Key) -> Vec<u8> {
+        [certificate, &key.to_pem().expect("PEM")].concat()
+    }
+
+    fn flaws(pem: &[u8], wanted: &Wanted, ca: &Ca) -> Vec<Flaw> {
+        check(Some(pem), wanted, &ca.authority(), now())
+    }
+
+    fn at(offset: i64) -> String {
+        Asn1Time::from_unix(unix(now()) + offset).expect("a time").to_string()
+    }
+
+    #[test]
+    fn a_good_pair_has_no_flaw_under_either_kind_of_ca() {
+        for kind in [CaKind::Rsa, CaKind::Ec] {
+            let ca = Ca::valid(kind);
+            for wanted in [client(), server()] {
+                let key = Key::generate().expect("a key");
+                let certificate = ca.issue(&wanted, &key, &Issue::default());
+                assert_eq!(flaws(&pair(&certificate, &key), &wanted, &ca), [], "{kind:?} {wanted:?}");
+                let key_first = [key.to_pem().expect("PEM").to_vec(), certificate].concat();
+                assert_eq!(flaws(&key_first, &wanted, &ca), [], "{kind:?} {wanted:?}: key first");
+            }
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_named() {
+        let ca = Ca::valid(CaKind::Ec);
+        let key = Key::generate().expect("a key");
+        let certificate = ca.issue(&client(), &key, &Issue::default());
+        let whole = pair(&certificate, &key);
+        let encrypted = openssl::pkey::PKey::private_key_from_pem(&key.to_pem().expect("PEM"))
+            .and_then(|key| key.private_key_to_pem_pkcs8_passphrase(openssl::symm::Cipher::aes_128_cbc(), b"x"))
+            .expect("an encrypted key");
+        let table: [(&str, Vec<u8>, Flaw); 6] = [
+            ("empty file", Vec::new(), Flaw::Garbage("certificate")),
+            ("no PEM", b"\0\x01 nothing".to_vec(), Flaw::Garbage("certificate")),
+            ("key alone", key.to_pem().expect("PEM").to_vec(), Flaw::Garbage("certificate")),
+            ("certificate alone", certificate.clone(), Flaw::Garbage("private key")),
+            ("torn key", whole[..whole.len() - 60].to_vec(), Flaw::Garbage("private key")),
+            ("encrypted key", [certificate, encrypted].concat(), Flaw::EncryptedKey),
+        ];
+        for (name, pem, flaw) in table {
+            assert_eq!(flaws(&pem, &client(), &ca), [flaw], "{name}");
+        }
+        assert_eq!(check(None, &client(), &ca.authority(), now()), [Flaw::Absent]);
+    }
+
+    #[test]
+    fn the_key_must_be_the_certificates() {
+        let ca = Ca::valid(CaKind::Ec);
+        let certificate = ca.issue(&client(), &Key::generate().expect("a key"), &Issue::default());
+        let other = Key::generate().expect("a key");
+        assert_eq!(flaws(&pair(&certificate, &other), &client(), &ca), [Flaw::KeyMismatch]);
+    }
+
+    #[test]
+    fn the_ca_is_known_by_its_key_and_not_by_its_name() {
+        let (ca, namesake) = (Ca::valid(CaKind::Ec), Ca::valid(CaKind::Ec));
+        let key = Key::generate().expect("a key");
+        let certificate = namesake.issue(&client(), &key, &Issue::default());
+        let flaw = Flaw::ForeignIssuer { issuer: "CN=test-ca".into(), ca: "CN=test-ca".into() };
+        assert_eq!(flaws(&pair(&certificate, &key), &client(), &ca), [flaw]);
+
+        let both = [ca.pem(), namesake.pem()].concat();
+        let path = crate::config::values::RootPath::literal("/ca.pem");
+        let authority = Authority::read(&path, Some(&both), now()).expect("a CA file with two");
+        assert_eq!(check(Some(&pair(&certificate, &key)), &client(), &authority, now()), [], "a CA being replaced");
+    }
+
+    #[test]
+    fn time() {
+        let ca = Ca::valid(CaKind::Ec);
+        let key = Key::generate().expect("a key");
+        let table = [
+            ((-DAY, 300 * DAY), None),
+            ((CLOCK_SKEW, 300 * DAY), None),
+            ((CLOCK_SKEW + 1, 300 * DAY), Some(Flaw::NotYetValid { from: at(CLOCK_SKEW + 1) })),
+            ((-2 * DAY, DAY), None),
+            ((-2 * DAY, DAY - 1), Some(Flaw::RenewalDue { until: at(DAY - 1) })),
+            ((-2 * DAY, 0), Some(Flaw::RenewalDue { until: at(0) })),
+            ((-2 * DAY, -1), Some(Flaw::Expired { until: at(-1) })),
+        ];
+        for (valid, flaw) in table {
+            let certificate = ca.issue(&client(), &key, &Issue { valid, ..Issue::default() });
+            assert_eq!(flaws(&pair(&certificate, &key), &client(), &ca), Vec::from_iter(flaw), "valid {valid:?}");
+        }
+    }
+
+    #[test]
+    fn names_and_subject_must_be_this_nodes() {
+        let ca = Ca::valid(CaKind::Ec);
+        let key = Key::generate().expect("a key");
+        let moved = Wanted { ips: vec![IpAddr::from([10, 10, 30, 22])], ..server() };
+        let certificate = ca.issue(&server(), &key, &Issue::default());
+        let flaw = Flaw::Names {
+            now: vec!["10.10.30.21".into(), "worker-01".into()],
+            want: vec!["10.10.30.22".into(), "worker-01".into()],
+        };
+        assert_eq!(flaws(&pair(&certificate, &key), &moved, &ca), [flaw], "another address");
+
+        let renamed = Wanted { common_name: "system:node:worker-02".into(), ..server() };
+        let flaw = Flaw::Subject { now: "O=system:nodes, CN=system:node:worker-01".into(), want: renamed.subject() };
+        assert_eq!(flaws(&pair(&certificate, &key), &renamed, &ca), [flaw], "another name");
+
+        let groupless = Wanted { organization: None, ..server() };
+        let flaw = Flaw::Subject { now: server().subject(), want: groupless.subject() };
+        assert_eq!(flaws(&pair(&certificate, &key), &groupless, &ca), [flaw], "a group too many");
+
+        let v6 = Wanted { ips: vec!["fd00::21".parse().expect("an address")], ..server() };
+        let certificate = ca.issue(&v6, &key, &Issue::default());
+        assert_eq!(flaws(&pair(&certificate, &key), &v6, &ca), [], "IPv6");
+    }
+
+    #[test]
+    fn usage_must_be_said() {
+        let ca = Ca::valid(CaKind::Ec);
+        let key = Key::generate().expect("a key");
+        let for_client = ca.issue(&Wanted { usages: vec![Usage::Client], ..server() }, &key, &Issue::default());
+        let silent = ca.issue(&server(), &key, &Issue { extended: false, ..Issue::default() });
+        let signless = ca.issue(&server(), &key, &Issue { signs: false, ..Issue::default() });
+        for (name, certificate) in [("client only", for_client), ("silent", silent), ("cannot sign", signless)] {
+            assert_eq!(flaws(&pair(&certificate, &key), &server(), &ca), [Flaw::UsageMissing(Usage::Server)], "{name}");
+        }
+    }
+
+    #[test]
+    fn every_flaw_is_shown_at_once() {
+        let (ca, other) = (Ca::valid(CaKind::Ec), Ca::valid(CaKind::Ec));
+        let key = Key::generate().expect("a key");
+        let how = Issue { valid: (-2 * DAY, -DAY), extended: false, ..Issue::default() };
+        let wanted = Wanted { dns: vec!["other".into()], ..server() };
+        let certificate = other.issue(&wanted, &key, &how);
+        let found = flaws(&pair(&certificate, &Key::generate().expect("a key")), &server(), &ca);
+        let text: Vec<String> = found.iter().map(ToString::to_string).collect();
+        let want = [
+            "it is for another key",
+            "it is signed by CN=test-ca, not by the key of CN=test-ca",
+            "it expired on Sep  8 00:00:00 2026 GMT",
+            "it is for the names [10.10.30.21, other], not [10.10.30.21, worker-01]",
+            r#"it lacks the usage "server auth""#,
+        ];
+        assert_eq!(text, want);
+    }
+
+    #[test]
+    fn openssls_own_objections_are_passed_on() {
+        let ca = Ca::valid(CaKind::Ec);
+        let key = Key::generate().expect("a key");
+        let certificate = ca.issue(&client(), &key, &Issue { strange: true, ..Issue::default() });
+        let found = flaws(&pair(&certificate, &key), &client(), &ca);
+        assert_eq!(found, [Flaw::Rejected("unhandled critical extension".into())]);
+    }
+}

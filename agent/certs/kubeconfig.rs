@@ -1,0 +1,153 @@
+//! Kubeconfigs of this node's programs: where the API server is, whom to trust, and which pair to show.
+
+use openssl::base64::encode_block;
+use serde_json::json;
+
+use super::authority::Authority;
+use crate::config::values::{HttpUrl, RootPath};
+use crate::engine::change::Meta;
+use crate::engine::file::ManagedFile;
+use crate::engine::resource::{CannotTell, Diff, Resource, Seen, Thing};
+
+/// The names inside a kubeconfig: they mean nothing outside it.
+const CLUSTER: &str = "kubernetes";
+const CONTEXT: &str = "default";
+const USER: &str = "default";
+
+/// A kubeconfig with the CA's certificate embedded and the client's pair by path, so that a renewal leaves it alone.
+pub struct Kubeconfig {
+    /// Where.
+    pub path: RootPath,
+    /// The API server.
+    pub server: HttpUrl,
+    /// The cluster's CA certificate.
+    pub ca: RootPath,
+    /// The client's pair: certificate and key in one file.
+    pub pair: RootPath,
+}
+
+impl Kubeconfig {
+    fn file(&self, seen: &Seen) -> Result<ManagedFile, CannotTell> {
+        let authority = Authority::read(&self.ca, seen.bytes(&self.ca)?, seen.now()?)
+            .map_err(|error| CannotTell::new(&error.path, error.flaw))?;
+        let ca = authority.to_pem().map_err(|error| CannotTell::new(&self.ca, error))?;
+        // There is no secret in it, but kubeadm gives it to root alone, and nobody else needs it.
+        Ok(ManagedFile { path: self.path.clone(), content: self.render(&ca), meta: Meta::SECRET })
+    }
+
+    /// JSON, which is YAML: no quoting rules of our own, and the order of the keys is ours.
+    fn render(&self, ca: &[u8]) -> String {
+        let config = json!({
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{
+                "name": CLUSTER,
+                "cluster": {
+                    "server": self.server.as_str(),
+                    "certificate-authority-data": encode_block(ca),
+                },
+            }],
+            "users": [{
+                "name": USER,
+                "user": {
+                    "client-certificate": self.pair.as_str(),
+                    "client-key": self.pair.as_str(),
+                },
+            }],
+            "contexts": [{
+                "name": CONTEXT,
+                "context": { "cluster": CLUSTER, "user": USER },
+            }],
+            "current-context": CONTEXT,
+        });
+        format!("{config:#}\n")
+    }
+}
+
+impl Resource for Kubeconfig {
+    fn summary(&self) -> String {
+        format!("{} ({}, as the client of {})", self.path, self.server, self.pair.name())
+    }
+
+    fn reads(&self) -> Vec<Thing> {
+        vec![Thing::File(self.path.clone()), Thing::File(self.ca.clone()), Thing::Clock]
+    }
+
+    fn makes(&self) -> Vec<Thing> {
+        vec![Thing::File(self.path.clone())]
+    }
+
+    fn diff(&self, seen: &Seen) -> Result<Diff, CannotTell> {
+        self.file(seen)?.diff(seen)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::certs::testing::{Ca, CaKind, seen_files};
+    use crate::engine::change::{Body, Change};
+
+    fn kubeconfig() -> Kubeconfig {
+        Kubeconfig {
+            path: RootPath::literal("/etc/kubernetes/kubelet.conf"),
+            server: "https://10.10.30.11:6443".parse().expect("a URL"),
+            ca: RootPath::literal("/etc/kubernetes/pki/ca.pem"),
+            pair: RootPath::literal("/etc/kubernetes/pki/kubelet-client.pem"),
+        }
+    }
+
+    #[test]
+    fn looks_like_this() {
+        insta::assert_snapshot!(kubeconfig().render(b"CA"), @r#"
+        {
+          "apiVersion": "v1",
+          "kind": "Config",
+          "clusters": [
+            {
+              "name": "kubernetes",
+              "cluster": {
+                "server": "https://10.10.30.11:6443",
+                "certificate-authority-data": "Q0E="
+              }
+            }
+          ],
+          "users": [
+            {
+              "name": "default",
+              "user": {
+                "client-certificate": "/etc/kubernetes/pki/kubelet-client.pem",
+                "client-key": "/etc/kubernetes/pki/kubelet-client.pem"
+              }
+            }
+          ],
+          "contexts": [
+            {
+              "name": "default",
+              "context": {
+                "cluster": "kubernetes",
+                "user": "default"
+              }
+            }
+          ],
+          "current-context": "default"
+        }
+        "#);
+    }
+
+    #[test]
+    fn what_was_written_is_the_same_at_the_next_run() {
+        let config = kubeconfig();
+        let ca = Ca::valid(CaKind::Ec);
+        let files = |file| seen_files(&[(&config.ca, Some((ca.pem().as_slice(), Meta::FILE))), (&config.path, file)]);
+        let Diff::Differs { known, .. } = config.diff(&files(None)).expect("a difference") else {
+            panic!("nothing to write")
+        };
+        let [Change::Dir { .. }, Change::Put { path, body: Body::Bytes(bytes), meta }] = known.as_slice() else {
+            panic!("{known:?}")
+        };
+        assert_eq!((path, *meta), (&config.path, Meta::SECRET));
+        let again = config.diff(&files(Some((bytes.as_slice(), *meta)))).expect("a difference");
+        assert!(matches!(again, Diff::Same), "{again:?}");
+    }
+}

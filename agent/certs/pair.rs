@@ -1,0 +1,305 @@
+//! A certificate and its key, kept in one file: one rename replaces both, so that no crash leaves one without the other.
+//!
+//! The certificate stands first, then the key in PKCS#8. Go's `tls.LoadX509KeyPair`, and with it every Kubernetes
+//! component and etcd, reads such a file for both; kubelet's own `kubelet-client-current.pem` has this form.
+
+use std::time::SystemTime;
+
+use openssl::error::ErrorStack;
+use openssl::x509::X509;
+use zeroize::Zeroizing;
+
+use super::authority::Authority;
+use super::check::{Flaw, check};
+use super::key::Key;
+use super::request::{Wanted, request};
+use super::signer::{Order, Signer};
+use crate::config::values::RootPath;
+use crate::engine::change::{Body, Change, Meta};
+use crate::engine::fault::{Class, Explain, Fault};
+use crate::engine::resource::{CannotTell, Delta, Diff, Obtained, Resource, Seen, Thing};
+use crate::host::peers::Peers;
+use crate::host::seen::Entry;
+
+/// A pair that this node needs.
+pub struct Pair {
+    /// What it is, in a few words.
+    pub purpose: String,
+    /// The file of both.
+    pub path: RootPath,
+    /// The cluster's CA certificate.
+    pub ca: RootPath,
+    /// What the certificate must say.
+    pub wanted: Wanted,
+    /// Who signs it.
+    pub signer: Box<dyn Signer>,
+}
+
+/// A pair could not be made. The one that was there stays.
+#[derive(Debug, thiserror::Error)]
+pub enum PairError {
+    /// Something on this machine could not be read.
+    #[error(transparent)]
+    CannotTell(#[from] CannotTell),
+    /// What the signer sent is not what was asked for.
+    #[error("use the certificate that {signer} sent for {path}: {}", sentence(.flaws))]
+    Answer {
+        /// The file that it was for.
+        path: RootPath,
+        /// Who sent it.
+        signer: String,
+        /// All that is wrong with it.
+        flaws: Vec<Flaw>,
+        /// What to do.
+        advice: String,
+    },
+    /// OpenSSL could not.
+    #[error("encode the certificate for {path}")]
+    Encode {
+        /// The file that it was for.
+        path: RootPath,
+        /// OpenSSL's reason.
+        source: ErrorStack,
+    },
+}
+
+impl Explain for PairError {
+    fn class(&self) -> Class {
+        match self {
+            Self::Answer { .. } => Class::Verification,
+            Self::CannotTell(_) | Self::Encode { .. } => Class::Failed,
+        }
+    }
+
+    fn advice(&self) -> Option<String> {
+        match self {
+            Self::Answer { advice, .. } => Some(advice.clone()),
+            Self::CannotTell(_) | Self::Encode { .. } => None,
+        }
+    }
+}
+
+fn sentence(flaws: &[Flaw]) -> String {
+    let flaws: Vec<String> = flaws.iter().map(ToString::to_string).collect();
+    flaws.join("; ")
+}
+
+impl Resource for Pair {
+    fn summary(&self) -> String {
+        format!("{} ({}, signed by {})", self.purpose, self.wanted.subject(), self.signer.describe())
+    }
+
+    fn reads(&self) -> Vec<Thing> {
+        let mut things = vec![Thing::File(self.path.clone()), Thing::File(self.ca.clone()), Thing::Clock];
+        things.extend(self.signer.reads());
+        things
+    }
+
+    fn makes(&self) -> Vec<Thing> {
+        vec![Thing::File(self.path.clone())]
+    }
+
+    fn diff(&self, seen: &Seen) -> Result<Diff, CannotTell> {
+        let now = seen.now()?;
+        // No new pair mends a bad CA: that is for people, and the pair stays as it is.
+        let ca = Authority::read(&self.ca, seen.bytes(&self.ca)?, now)
+            .map_err(|error| CannotTell::new(&error.path, error.flaw))?;
+        let flaws = check(seen.bytes(&self.path)?, &self.wanted, &ca, now);
+        let mut shown: Vec<Delta> = flaws.iter().map(Flaw::delta).collect();
+        shown.extend(exposed(seen.entry(&self.path)?));
+        if shown.is_empty() {
+            return Ok(Diff::Same);
+        }
+        Ok(Diff::Differs { shown, known: vec![Change::Dir { path: self.path.parent(), meta: Meta::PROGRAM }] })
+    }
+
+    fn obtain<'a>(&'a self, mut known: Vec<Change>, seen: &'a Seen, peers: &'a Peers) -> Obtained<'a> {
+        Box::pin(async move {
+            let now = seen.now().map_err(PairError::from)?;
+            let ca = Authority::read(&self.ca, seen.bytes(&self.ca).map_err(PairError::from)?, now)?;
+            let ca_pem = ca.to_pem().map_err(|source| self.encode(source))?;
+            let key = Key::generate()?;
+            let request = request(&self.wanted, &key)?;
+            let order = Order { request: &request, wanted: &self.wanted, ca: &ca_pem };
+            let answer = self.signer.sign(order, seen, peers).await?;
+            let pair = self.complete(&answer, &key, &ca, now)?;
+            known.push(Change::Put { path: self.path.clone(), body: Body::Credential(pair), meta: Meta::SECRET });
+            Ok::<_, Fault>(known)
+        })
+    }
+}
+
+impl Pair {
+    /// The file's content from a signer's answer, if the next run's diff would find nothing wrong with it.
+    fn complete(&self, answer: &[u8], key: &Key, ca: &Authority, now: SystemTime) -> Result<Zeroizing<Vec<u8>>, Fault> {
+        // Only the certificate itself is taken from the answer, whatever else it holds.
+        let Ok(certificate) = X509::from_pem(answer) else {
+            return Err(self.refuse(vec![Flaw::Garbage("certificate")]).into());
+        };
+        let certificate = certificate.to_pem().map_err(|source| self.encode(source))?;
+        let key = key.to_pem()?;
+        // All of its room at once: growing would leave copies of the key behind.
+        let mut pair = Zeroizing::new(Vec::with_capacity(certificate.len() + key.len()));
+        pair.extend_from_slice(&certificate);
+        pair.extend_from_slice(&key);
+        let flaws = check(Some(&pair), &self.wanted, ca, now);
+        if flaws.is_empty() { Ok(pair) } else { Err(self.refuse(flaws).into()) }
+    }
+
+    fn refuse(&self, flaws: Vec<Flaw>) -> PairError {
+        let late = |flaw: &Flaw| matches!(flaw, Flaw::Expired { .. } | Flaw::NotYetValid { .. });
+        let advice = if flaws.iter().any(late) {
+            "compare this machine's clock with the signer's".to_owned()
+        } else {
+            self.signer.advice()
+        };
+        PairError::Answer { path: self.path.clone(), signer: self.signer.describe(), flaws, advice }
+    }
+
+    fn encode(&self, source: ErrorStack) -> PairError {
+        PairError::Encode { path: self.path.clone(), source }
+    }
+}
+
+/// A key that others could read is no secret any more: it is replaced, not only its mode.
+fn exposed(entry: &Entry) -> Option<Delta> {
+    const OTHERS: u32 = 0o077;
+    let Entry::File { meta, .. } = entry else { return None };
+    let text = |meta: &Meta| format!("{:04o} {}:{}", meta.mode, meta.uid, meta.gid);
+    let exposed = meta.mode & OTHERS != 0 || (meta.uid, meta.gid) != (Meta::SECRET.uid, Meta::SECRET.gid);
+    exposed.then(|| Delta::new("mode and owner", text(meta), text(&Meta::SECRET)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::certs::signer::Signing;
+    use crate::certs::testing::{Ca, CaKind, DAY, Issue, now, seen_files, server};
+
+    /// A signer that is never asked.
+    struct Nobody;
+
+    impl Signer for Nobody {
+        fn describe(&self) -> String {
+            "nobody".into()
+        }
+        fn reads(&self) -> Vec<Thing> {
+            Vec::new()
+        }
+        fn advice(&self) -> String {
+            "ask somebody".into()
+        }
+        fn sign<'a>(&'a self, _: Order<'a>, _: &'a Seen, _: &'a Peers) -> Signing<'a> {
+            unreachable!("no test asks")
+        }
+    }
+
+    fn pair() -> Pair {
+        Pair {
+            purpose: "kubelet's serving certificate".into(),
+            path: RootPath::literal("/etc/kubernetes/pki/kubelet-server.pem"),
+            ca: RootPath::literal("/etc/kubernetes/pki/ca.pem"),
+            wanted: server(),
+            signer: Box::new(Nobody),
+        }
+    }
+
+    /// The machine with this CA file and this pair file.
+    fn seen(ca: &[u8], file: Option<(&[u8], Meta)>) -> Seen {
+        let Pair { path, ca: ca_path, .. } = pair();
+        seen_files(&[(&ca_path, Some((ca, Meta::FILE))), (&path, file)])
+    }
+
+    fn shown(seen: &Seen) -> Vec<String> {
+        match pair().diff(seen).expect("a difference") {
+            Diff::Same => Vec::new(),
+            Diff::Differs { shown, .. } => shown.into_iter().map(|delta| delta.what).collect(),
+        }
+    }
+
+    #[test]
+    fn what_was_obtained_is_the_same_at_the_next_run() {
+        for kind in [CaKind::Rsa, CaKind::Ec] {
+            let ca = Ca::valid(kind);
+            let key = Key::generate().expect("a key");
+            let answer = ca.issue(&server(), &key, &Issue::default());
+            let file = pair().complete(&answer, &key, &ca.authority(), now()).expect("a pair");
+            assert!(file.starts_with(b"-----BEGIN CERTIFICATE-----"), "{kind:?}: certificate first");
+            assert_eq!(shown(&seen(&ca.pem(), Some((&file, Meta::SECRET)))), [""; 0], "{kind:?}");
+            assert_eq!(shown(&seen(&ca.pem(), Some((&file, Meta::FILE)))), ["mode and owner"], "{kind:?}: exposed");
+            assert_eq!(shown(&seen(&ca.pem(), Some((&file, Meta::root(0o400))))), [""; 0], "{kind:?}: stricter");
+            assert_eq!(shown(&seen(&ca.pem(), None)), ["pair"], "{kind:?}: absent");
+        }
+    }
+
+    #[test]
+    fn an_answer_with_more_in_it_gives_its_certificate_only() {
+        let ca = Ca::valid(CaKind::Ec);
+        let key = Key::generate().expect("a key");
+        let certificate = ca.issue(&server(), &key, &Issue::default());
+        let answer = [b"hello\n".as_slice(), &certificate, &ca.pem(), &ca.key_pem()].concat();
+        let file = pair().complete(&answer, &key, &ca.authority(), now()).expect("a pair");
+        assert_eq!(*file, [certificate, key.to_pem().expect("PEM").to_vec()].concat());
+    }
+
+    #[test]
+    fn a_bad_answer_is_a_failed_verification_that_says_why() {
+        let (ca, other) = (Ca::valid(CaKind::Ec), Ca::valid(CaKind::Ec));
+        let key = Key::generate().expect("a key");
+        let good = Issue::default;
+        let elsewhere = Wanted { dns: vec!["elsewhere".into()], ..server() };
+        let table = [
+            ("garbage", b"<html>".to_vec(), "it holds no readable certificate", "ask somebody"),
+            (
+                "another key",
+                ca.issue(&server(), &Key::generate().expect("a key"), &good()),
+                "it is for another key",
+                "ask somebody",
+            ),
+            (
+                "another CA",
+                other.issue(&server(), &key, &good()),
+                "it is signed by CN=test-ca, not by the key of CN=test-ca",
+                "ask somebody",
+            ),
+            (
+                "other names",
+                ca.issue(&elsewhere, &key, &good()),
+                "it is for the names [10.10.30.21, elsewhere], not [10.10.30.21, worker-01]",
+                "ask somebody",
+            ),
+            (
+                "no usage",
+                ca.issue(&server(), &key, &Issue { extended: false, ..good() }),
+                r#"it lacks the usage "server auth""#,
+                "ask somebody",
+            ),
+            (
+                "expired",
+                ca.issue(&server(), &key, &Issue { valid: (-2 * DAY, -DAY), ..good() }),
+                "it expired on Sep  8 00:00:00 2026 GMT",
+                "compare this machine's clock with the signer's",
+            ),
+        ];
+        for (name, answer, why, advice) in table {
+            let fault = pair().complete(&answer, &key, &ca.authority(), now()).expect_err(name);
+            assert_eq!(fault.class, Class::Verification, "{name}");
+            assert_eq!(fault.advice.as_deref(), Some(advice), "{name}");
+            let text =
+                format!("use the certificate that nobody sent for /etc/kubernetes/pki/kubelet-server.pem: {why}");
+            assert_eq!(fault.to_string(), text, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_bad_ca_is_no_difference_but_a_thing_that_cannot_be_told() {
+        let leaf = Ca::new(CaKind::Ec, false, -DAY, DAY).pem();
+        let table: [(&str, &[u8], &str); 2] = [
+            ("garbage", b"garbage", "/etc/kubernetes/pki/ca.pem: it holds no readable certificate"),
+            ("leaf", &leaf, "/etc/kubernetes/pki/ca.pem: CN=test-ca is not a CA (no basic constraint CA:TRUE)"),
+        ];
+        for (name, ca, text) in table {
+            assert_eq!(pair().diff(&seen(ca, None)).expect_err(name).to_string(), text, "{name}");
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! The command line: one file per command, and here only what they share.
+
+mod bootstrap;
+mod exit;
+mod node;
+mod output;
+mod plan;
+mod rollback;
+mod schema;
+mod wait;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::engine::fault::Fault;
+use crate::engine::id::Step;
+use crate::host::console;
+use crate::journal::{self, Teller};
+
+pub use exit::Exit;
+use output::Format;
+
+/// Turns a freshly booted machine into a Kubernetes node.
+///
+/// One small file describes the node, /etc/nodeagent/node.yaml, and `nodeagent bootstrap` makes it so. It may be killed
+/// at any instant and run again.
+#[derive(Parser)]
+#[command(name = "nodeagent", version, about, max_term_width = 80, arg_required_else_help = true)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command takes.
+#[derive(Args)]
+pub(crate) struct Global {
+    /// The node's configuration; *.yaml in node.d beside it is merged over it [default: /etc/nodeagent/node.yaml]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Work on the file tree in DIR instead of the running machine; what is live is then skipped
+    #[arg(long, global = true, value_name = "DIR", default_value = "/", hide_default_value = true)]
+    root: PathBuf,
+    /// Take the machine's facts from FILE (as `plan -o json` prints them) instead of gathering them
+    #[arg(long, global = true, value_name = "FILE")]
+    facts: Option<PathBuf>,
+    /// How to print results
+    #[arg(short, long, global = true, value_name = "FORMAT", default_value = "text", hide_possible_values = false)]
+    output: Format,
+    /// Tell more: in a plan also what is as wanted
+    #[arg(short, long, global = true)]
+    verbose: bool,
+    /// Draw no progress bars
+    #[arg(long, global = true)]
+    no_progress: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make this machine the node that its configuration describes
+    Bootstrap(bootstrap::BootstrapArgs),
+    /// Show what bootstrap would change, and why; change nothing
+    Plan(plan::PlanArgs),
+    /// Only the network step: write /etc/network-environment
+    Network(bootstrap::StepArgs),
+    /// Only the kernel step: modules, sysctls, the hosts entry
+    Kernel(bootstrap::StepArgs),
+    /// Only the install step: fetch, verify and place programs
+    Install(bootstrap::StepArgs),
+    /// Only the certs step: keys, certificates, kubeconfigs
+    Certs(bootstrap::StepArgs),
+    /// Only the limits step: drop-ins and running units' properties
+    Limits(bootstrap::StepArgs),
+    /// Only the units step: write, enable and start units
+    Units(bootstrap::StepArgs),
+    /// Wait until targets are ready, or say why they are not
+    Wait(wait::WaitArgs),
+    /// Undo the last bootstrap, from the ledger
+    Rollback(rollback::RollbackArgs),
+    /// Print the JSON Schema of node.yaml
+    Schema,
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error).into(),
+    };
+    let tell = journal::start(journal::Options { verbose: cli.global.verbose, no_progress: cli.global.no_progress });
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            console::complain(&format!("start the runtime: {error}"));
+            return Exit::Failed.into();
+        }
+    };
+    let result = runtime.block_on(dispatch(cli.command, &cli.global, &tell));
+    // A name that is still being resolved must not hold back an exit whose deadline has come.
+    runtime.shutdown_background();
+    result.unwrap_or_else(|fault| report(&fault)).into()
+}
+
+async fn dispatch(command: Command, global: &Global, tell: &Teller) -> Result<Exit, Fault> {
+    match command {
+        Command::Bootstrap(args) => bootstrap::run(args, global, tell).await,
+        Command::Plan(args) => plan::run(args, global).await,
+        Command::Network(args) => bootstrap::run_step(Step::Network, args, global, tell).await,
+        Command::Kernel(args) => bootstrap::run_step(Step::Kernel, args, global, tell).await,
+        Command::Install(args) => bootstrap::run_step(Step::Install, args, global, tell).await,
+        Command::Certs(args) => bootstrap::run_step(Step::Certs, args, global, tell).await,
+        Command::Limits(args) => bootstrap::run_step(Step::Limits, args, global, tell).await,
+        Command::Units(args) => bootstrap::run_step(Step::Units, args, global, tell).await,
+        Command::Wait(args) => wait::run(args, tell).await,
+        Command::Rollback(args) => rollback::run(args, global, tell).await,
+        Command::Schema => {
+            schema::run();
+            Ok(Exit::Done)
+        }
+    }
+}
+
+/// Help and version are data; everything else clap has to say is a usage error.
+fn usage(error: &clap::Error) -> Exit {
+    if error.use_stderr() {
+        console::complain(&error.render().to_string());
+        Exit::Usage
+    } else {
+        output::print(&error.render().to_string());
+        Exit::Done
+    }
+}
+
+/// The fault that ended the command, and what to do about it.
+fn report(fault: &Fault) -> Exit {
+    console::complain(&format!("nodeagent: {fault}"));
+    if let Some(advice) = &fault.advice {
+        console::complain(&format!("  -> {advice}"));
+    }
+    fault.class.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn every_argument_has_help_and_every_help_fits_a_screen() {
+        let mut command = Cli::command();
+        command.clone().debug_assert();
+        command.build();
+        for sub in std::iter::once(command.clone()).chain(command.get_subcommands().cloned()) {
+            for argument in sub.get_arguments() {
+                assert!(argument.get_help().is_some(), "{} {} has no help", sub.get_name(), argument.get_id());
+            }
+            let help = sub.clone().render_help().to_string();
+            assert!(help.lines().all(|line| line.chars().count() <= 80), "{} is too wide:\n{help}", sub.get_name());
+            assert!(help.lines().count() <= 50, "{} is too long:\n{help}", sub.get_name());
+        }
+    }
+}

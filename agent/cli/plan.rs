@@ -1,0 +1,156 @@
+//! `nodeagent plan`: what bootstrap would change, and why. It changes nothing.
+
+use std::fmt::Write as _;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::node::{self, Node};
+use super::output::{self, Format};
+use super::{Exit, Global};
+use crate::config::settings::{DefaultUsed, Origin};
+use crate::engine::fault::Fault;
+use crate::engine::id::Step;
+use crate::engine::ledger;
+use crate::engine::plan::{self, Shown, Status};
+use crate::host::Host;
+use crate::host::facts::Facts;
+use crate::identity::Identity;
+
+/// Arguments of `plan`.
+#[derive(Args)]
+pub struct PlanArgs {
+    /// Exit with 6 when changes are pending
+    #[arg(long)]
+    exit_code: bool,
+}
+
+/// Shows the plan.
+pub async fn run(args: PlanArgs, global: &Global) -> Result<Exit, Fault> {
+    let host = node::host(global)?;
+    let pending = show(&node::now(global, &host)?, None, global, &host).await?;
+    Ok(if args.exit_code && pending { Exit::Pending } else { Exit::Done })
+}
+
+/// Shows the plan of all steps or of one. Returns whether anything is pending.
+pub async fn show(node: &Node, step: Option<Step>, global: &Global, host: &Host) -> Result<bool, Fault> {
+    let plan = node.plan();
+    let plan = if let Some(step) = step { plan.only(step) } else { plan };
+    let resources = plan::preview(&plan, host).await;
+    let records = ledger::read(&host.root)?;
+    let owed: Vec<String> =
+        ledger::debts(&records, &host.boot_id()?).into_iter().map(|(debt, _)| debt.to_string()).collect();
+    let pending = resources.iter().filter(|shown| shown.status.is_pending()).count();
+    let document = Document {
+        api_version: "nodeagent.io/v1alpha1",
+        kind: "Plan",
+        role: node.settings.role.to_string(),
+        identity: &node.identity,
+        pending,
+        resources,
+        owed,
+        defaults: &node.settings.defaults,
+        facts: &node.facts,
+    };
+    match global.output {
+        Format::Json => output::json(&document),
+        Format::Text => output::print(&text(&document, global.verbose)),
+    }
+    Ok(pending > 0 || !document.owed.is_empty())
+}
+
+/// The plan as `-o json` prints it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Document<'a> {
+    api_version: &'static str,
+    kind: &'static str,
+    role: String,
+    identity: &'a Identity,
+    /// How many resources would be changed.
+    pending: usize,
+    resources: Vec<Shown>,
+    /// Debts of earlier runs that are still to be paid.
+    owed: Vec<String>,
+    defaults: &'a [DefaultUsed],
+    facts: &'a Facts,
+}
+
+/// The plan for people. What is as wanted is counted, and listed only if asked for.
+fn text(plan: &Document<'_>, verbose: bool) -> String {
+    let who = plan.identity;
+    let mut out = format!("{} {} at {} on {}: {}\n", plan.role, who.name, who.address, who.link, who.why);
+    // Writing to a String cannot fail, here and below.
+    for rejected in &who.rejected {
+        let _ = writeln!(out, "  not {} on {}: {}", rejected.address, rejected.link, rejected.why);
+    }
+    let listed: Vec<&Shown> =
+        plan.resources.iter().filter(|shown| verbose || !matches!(shown.status, Status::Same)).collect();
+    for step in Step::ALL {
+        let mut of_step = listed.iter().filter(|shown| shown.step == step).peekable();
+        if of_step.peek().is_some() {
+            let _ = writeln!(out, "\n{step}");
+        }
+        of_step.for_each(|shown| resource(&mut out, shown));
+    }
+    if verbose || plan.pending > 0 {
+        let _ = writeln!(out, "\ndefaults used (node.yaml can set each)");
+        for default in plan.defaults {
+            let _ = writeln!(out, "  {}: {}", default.key, default.value);
+        }
+    }
+    let _ = writeln!(out);
+    for debt in &plan.owed {
+        let _ = writeln!(out, "Owed by an earlier run: {debt}.");
+    }
+    let count = |pick: fn(&Status) -> bool| plan.resources.iter().filter(|s| pick(&s.status)).count();
+    let same = count(|s| matches!(s, Status::Same));
+    let skipped = count(|s| matches!(s, Status::Skipped { .. }));
+    let skipped = if skipped > 0 { format!(", {skipped} skipped") } else { String::new() };
+    if plan.pending == 0 && plan.owed.is_empty() {
+        let _ = writeln!(out, "Nothing to do: {same} resources as wanted{skipped}.");
+    } else {
+        let _ = writeln!(out, "To do: {} of {} resources{skipped}.", plan.pending, plan.resources.len());
+    }
+    out
+}
+
+/// One resource: a mark, its name, what it is, who asked for it, and below it what differs.
+fn resource(out: &mut String, shown: &Shown) {
+    let mark = match &shown.status {
+        Status::Same => '=',
+        Status::Differs { .. } => '~',
+        Status::After { .. } => '>',
+        Status::Skipped { .. } => '-',
+        Status::CannotTell { .. } => '?',
+    };
+    let id = shown.id.as_str();
+    let name = id.split_once('/').map_or(id, |(_, name)| name);
+    let origin = match &shown.origin {
+        Origin::Default => String::new(),
+        file @ Origin::File { .. } => format!("  [{file}]"),
+    };
+    let _ = writeln!(out, "  {mark} {name}: {}{origin}", shown.summary);
+    match &shown.status {
+        Status::Same => {}
+        Status::Differs { differences } => {
+            for delta in differences {
+                let _ = writeln!(out, "      {}", line(&delta.what, &delta.now, &delta.want));
+            }
+            for debt in &shown.owes {
+                let _ = writeln!(out, "      then {debt}");
+            }
+        }
+        Status::After { after } => drop(writeln!(out, "      after {after}")),
+        Status::Skipped { reason } => drop(writeln!(out, "      skipped: {reason}")),
+        Status::CannotTell { reason } => drop(writeln!(out, "      cannot tell: {reason}")),
+    }
+}
+
+fn line(what: &str, now: &str, want: &str) -> String {
+    match (now, want) {
+        ("", want) => format!("{what}: + {want}"),
+        (now, "") => format!("{what}: - {now}"),
+        (now, want) => format!("{what}: {now} -> {want}"),
+    }
+}

@@ -1,0 +1,63 @@
+//! Defaults: what holds where the document says nothing. Data, each with where it comes from.
+
+/// Addresses of pods: what flannel's own manifest uses, and with it most hand-made clusters.
+pub(super) const POD_CIDR: &str = "10.244.0.0/16";
+
+/// Addresses of services: kubeadm's (kubeadm config v1beta4, `networking.serviceSubnet`).
+pub(super) const SERVICE_CIDR: &str = "10.96.0.0/12";
+
+/// The DNS service's address, counted from the start of the service network: kubeadm's convention. The first belongs
+/// to the `kubernetes` service itself.
+pub(super) const DNS_OFFSET: u8 = 10;
+
+/// The cluster's DNS domain: kubeadm's (`networking.dnsDomain`) and the kubelet's convention.
+pub(super) const DOMAIN: &str = "cluster.local";
+
+/// Where Kubernetes publishes its releases (<https://kubernetes.io/releases/download/>).
+pub(super) const MIRROR: &str = "https://dl.k8s.io/release";
+
+/// Keys and certificates: kubeadm's `certificatesDir`.
+pub(super) const PKI_DIR: &str = "/etc/kubernetes/pki";
+
+/// The cfssl profile for certificates that authenticate clients.
+pub(super) const CFSSL_PROFILE: &str = "client";
+
+/// The programs of a worker, and the unit that runs each, if one does. Each stands on a release mirror as
+/// `VERSION/bin/linux/ARCH/NAME`.
+pub(super) const WORKER_ARTIFACTS: [(&str, Option<&str>); 3] =
+    [("kube-proxy", Some("kube-proxy.service")), ("kubectl", None), ("kubelet", Some("kubelet.service"))];
+
+/// Modules of a worker: overlay for the container runtime's snapshots, `br_netfilter` so that bridged traffic meets
+/// kube-proxy's rules. From Kubernetes' "Container Runtimes"
+/// (<https://kubernetes.io/docs/setup/production-environment/container-runtimes/>): its older editions ask for both
+/// modules and all of [`WORKER_SYSCTLS`], today's leaves all but `net.ipv4.ip_forward` to the network plugin.
+pub(super) const WORKER_MODULES: [&str; 2] = ["overlay", BRIDGE_MODULE];
+
+/// The module that brings [`BRIDGE_SYSCTLS`] into being.
+pub(super) const BRIDGE_MODULE: &str = "br_netfilter";
+
+/// The prefix of the sysctls that exist only with [`BRIDGE_MODULE`].
+pub(super) const BRIDGE_SYSCTLS: &str = "net.bridge.";
+
+/// Sysctls of a worker, from the same document.
+pub(super) const WORKER_SYSCTLS: [(&str, &str); 3] = [
+    ("net.bridge.bridge-nf-call-ip6tables", "1"),
+    ("net.bridge.bridge-nf-call-iptables", "1"),
+    ("net.ipv4.ip_forward", "1"),
+];
+
+/// Limits of a worker's units, by unit and directive.
+///
+/// - containerd's files: systemd's own default since v240, on which containerd's unit relies since
+///   [containerd#8924](https://github.com/containerd/containerd/pull/8924); `infinity` makes programs that walk all
+///   descriptors crawl. Its tasks: infinity as in containerd's own unit, since pods have limits of their own.
+/// - the kubelet's files: the kernel's default `fs.nr_open`, just above the kubelet's own `maxOpenFiles` of 1000000
+///   (`KubeletConfiguration` v1beta1).
+pub(super) const WORKER_LIMITS: [(&str, &str, &str); 3] = [
+    ("containerd.service", "LimitNOFILE", "1024:524288"),
+    ("containerd.service", TASKS_MAX, "infinity"),
+    ("kubelet.service", "LimitNOFILE", "1048576"),
+];
+
+/// The directive that is no resource limit but the control group's (systemd.resource-control(5)).
+pub(super) const TASKS_MAX: &str = "TasksMax";

@@ -1,0 +1,339 @@
+//! The stages together: what `load` makes of whole configurations.
+
+use proptest::prelude::*;
+
+use super::settings::{AddressChoice, NameChoice, Origin, Signer};
+use super::*;
+
+fn source(name: &str, text: &str) -> Source {
+    Source { name: name.to_owned(), text: text.as_bytes().to_vec() }
+}
+
+fn load_with(drop_in: &str) -> Result<Settings, ConfigErrors> {
+    load(vec![source("node.yaml", SAMPLE), source("node.d/10.yaml", drop_in)])
+}
+
+fn settings_with(drop_in: &str) -> Settings {
+    load_with(drop_in).unwrap_or_else(|errors| panic!("{drop_in:?}:\n{errors}"))
+}
+
+#[test]
+fn the_sample_and_its_defaults() {
+    let settings = Settings::sample();
+    assert_eq!(settings.cluster.api_server.as_str(), "https://10.10.30.11:6443");
+    assert_eq!(settings.cluster.dns.to_string(), "10.96.0.10");
+    assert_eq!(settings.node.name, NameChoice::Hostname);
+    assert_eq!(settings.node.address, AddressChoice::Automatic);
+    let Signer::Cfssl { url, profile, .. } = &settings.certs.signer;
+    assert_eq!((url.as_str(), profile.as_str()), ("https://10.10.30.1:8888", "client"));
+    let shown: Vec<String> = settings.defaults.iter().map(|d| format!("{} = {}", d.key, d.value)).collect();
+    insta::assert_snapshot!(shown.join("\n"), @r#"
+    cluster.dns = 10.96.0.10
+    cluster.domain = cluster.local
+    cluster.podCIDR = 10.244.0.0/16
+    cluster.serviceCIDR = 10.96.0.0/12
+    kernel.modules.br_netfilter = true
+    kernel.modules.overlay = true
+    kernel.sysctls.net.bridge.bridge-nf-call-ip6tables = 1
+    kernel.sysctls.net.bridge.bridge-nf-call-iptables = 1
+    kernel.sysctls.net.ipv4.ip_forward = 1
+    kubernetes.artifacts.kube-proxy.url = http://10.10.30.1/release/v1.34.2/bin/linux/{arch}/kube-proxy
+    kubernetes.artifacts.kube-proxy.version = v1.34.2
+    kubernetes.artifacts.kubectl.url = http://10.10.30.1/release/v1.34.2/bin/linux/{arch}/kubectl
+    kubernetes.artifacts.kubectl.version = v1.34.2
+    kubernetes.artifacts.kubelet.url = http://10.10.30.1/release/v1.34.2/bin/linux/{arch}/kubelet
+    kubernetes.artifacts.kubelet.version = v1.34.2
+    limits.containerd.service.LimitNOFILE = 1024:524288
+    limits.containerd.service.TasksMax = infinity
+    limits.containerd.service.restart = true
+    limits.kubelet.service.LimitNOFILE = 1048576
+    limits.kubelet.service.restart = true
+    node.interface = the one that the kernel uses towards the API server
+    node.name = the hostname in lower case
+    pki.dir = /etc/kubernetes/pki
+    pki.signer.cfssl.profile = client
+    "#);
+}
+
+#[test]
+fn every_problem_of_a_broken_file_at_once() {
+    let main = "\
+apiVersion: nodeagent.io/v1alpha2
+kind: NodeConfig
+rol: worker
+node: [core-01]
+cluster:
+  apiserver: https://10.10.30.11:6443
+  podCIDR: 10.244.0.0/33
+  dns: 10.96.0
+  dns: 10.96.0.10
+kubernetes:
+  version: 1.34
+  mirrors: http://10.10.30.1/release
+  artifacts:
+    kubelet: {sha256: abc, url: ftp://x}
+    Kube_Proxy: {}
+pki:
+  ca: pki/ca.pem
+  signer:
+    cfssl:
+      url: https://10.10.30.1:8888
+      acceptAdminEquivalentKey: \"yes\"
+kernel:
+  modules: {overlay: on}
+  sysctls: {net.ipv4.ip_forward: true}
+limits:
+  kubelet: {LimitNOFILE: 1048576}
+  etcd.service: {LimitNOFILES: 65536, TasksMax: lots}
+";
+    let drop_in = "cluster:\n  podCidr: 10.0.0.0/8\nrole: etcd\n";
+    let errors = load(vec![source("node.yaml", main), source("node.d/10.yaml", drop_in)]).expect_err("broken");
+    insta::assert_snapshot!(errors.to_string(), @r#"
+    node.yaml:1:13: apiVersion: "nodeagent.io/v1alpha2" is not known here; it must be: nodeagent.io/v1alpha1
+    node.yaml:3:1: rol: unknown key; did you mean role?
+    node.yaml:4:7: node: wants a map of keys, has a list
+    node.yaml:5:1: cluster.apiServer: is missing, and required: The API server's https URL
+    node.yaml:6:3: cluster.apiserver: unknown key; did you mean apiServer?
+    node.yaml:7:12: cluster.podCIDR: "10.244.0.0/33" is not a network in CIDR notation such as 10.10.30.0/24: the prefix must be 0 to 32
+    node.yaml:9:3: cluster.dns: the key is here twice: first in line 8
+    node.yaml:11:12: kubernetes.version: wants text, has the number 1.34: "1.34" is not a Kubernetes version such as v1.34.2: it does not start with v
+    node.yaml:12:12: kubernetes.mirrors: wants a list, has the text "http://10.10.30.1/release": write [value]
+    node.yaml:14:23: kubernetes.artifacts.kubelet.sha256: "abc" is not a SHA-256: it has 3 characters, not 64
+    node.yaml:14:33: kubernetes.artifacts.kubelet.url: "ftp://x" is not an http(s) URL: it does not start with https:// or http://
+    node.yaml:15:5: kubernetes.artifacts.Kube_Proxy: "Kube_Proxy" is not an artifact's name: it must be a file name of lower-case letters, digits, '-', '.' and '_'
+    node.yaml:15:5: kubernetes.artifacts.Kube_Proxy.sha256: is missing, and required: The SHA-256 of the file, 64 hexadecimal digits
+    node.yaml:17:7: pki.ca: "pki/ca.pem" is not an absolute path: it does not start with /
+    node.yaml:19:5: pki.signer.cfssl.authKeyFile: is missing, and required: The file that holds the authentication key in hexadecimal digits
+    node.yaml:21:33: pki.signer.cfssl.acceptAdminEquivalentKey: wants true or false, has the text "yes": write true, without quotes
+    node.yaml:23:22: kernel.modules.overlay: wants true or false, has the text "on": write true, without quotes
+    node.yaml:24:34: kernel.sysctls.net.ipv4.ip_forward: wants text or a whole number, has true: if that is meant, write it in quotes: "true"
+    node.yaml:26:3: limits.kubelet: "kubelet" is not a unit name such as kubelet.service: it has no type such as .service
+    node.yaml:27:18: limits.etcd.service.LimitNOFILES: unknown key; did you mean LimitNOFILE?
+    node.yaml:27:49: limits.etcd.service.TasksMax: "lots" is not a limit: a number, soft:hard, or infinity: "lots" is no number
+    node.d/10.yaml:2:3: cluster.podCidr: unknown key; did you mean podCIDR?
+    node.d/10.yaml:3:7: role: etcd is not supported by this version; it knows: worker
+    23 errors in the configuration
+    "#);
+}
+
+#[test]
+fn what_does_not_go_together_is_refused_where_it_stands() {
+    let table = [
+        ("node: {interface: eth0, cidr: 10.0.0.0/8}", "10.yaml:1:25: node.cidr: 10.0.0.0/8 and node.interface eth0"),
+        (
+            "cluster: {apiServer: http://10.0.0.1:8080}",
+            "10.yaml:1:11: cluster.apiServer: http://10.0.0.1:8080 must start",
+        ),
+        ("cluster: {podCIDR: 10.96.0.0/16}", "10.yaml:1:11: cluster.podCIDR: 10.96.0.0/16 overlaps serviceCIDR"),
+        ("cluster: {serviceCIDR: 10.0.0.0/8}", "10.yaml:1:11: cluster.serviceCIDR: 10.244.0.0/16 overlaps"),
+        ("cluster: {dns: 10.0.0.10}", "10.yaml:1:11: cluster.dns: 10.0.0.10 does not lie in serviceCIDR 10.96.0.0/12"),
+        ("cluster: {dns: 10.96.0.1}", "10.yaml:1:11: cluster.dns: 10.96.0.1 is the first of serviceCIDR"),
+        (
+            "cluster: {serviceCIDR: 10.96.0.0/30}",
+            "10.yaml:1:11: cluster.serviceCIDR: 10.96.0.0/30 is too small for 10.96.0.10",
+        ),
+        (
+            "kubernetes: {artifacts: {kubelet: null}}",
+            "node.yaml:9:3: kubernetes.artifacts.kubelet: has no digest, and nothing unverified is installed: give \
+             sha256 from https://dl.k8s.io/release/v1.34.2/bin/linux/ARCH/kubelet.sha256",
+        ),
+        ("kubernetes: {mirrors: []}", "kubernetes.artifacts.kubectl.url: is missing, and kubernetes.mirrors is empty"),
+        (
+            "kubernetes: {artifacts: {kubectl: {url: 'https://x/{os}/{arch}'}}}",
+            "10.yaml:1:36: kubernetes.artifacts.kubectl.url: https://x/{os}/{arch}: only {arch} and {version}",
+        ),
+        (
+            "pki: {signer: {cfssl: {url: http://10.0.0.1}}}",
+            "pki.signer.cfssl.url: http://10.0.0.1 must start with https",
+        ),
+        ("pki: {signer: {cfssl: {acceptAdminEquivalentKey: false}}}", "can have cluster-admin certificates signed"),
+        ("kernel: {modules: {br-netfilter: false}}", "10.yaml:1:20: kernel.modules.br-netfilter: write br_netfilter"),
+        ("limits: {a.service: {TasksMax: 1:2}}", "10.yaml:1:22: limits.a.service.TasksMax: 1:2 has two parts"),
+    ];
+    for (drop_in, wanted) in table {
+        let errors = load_with(drop_in).expect_err(drop_in).to_string();
+        assert!(errors.contains(wanted), "{drop_in:?}:\n{errors}");
+    }
+}
+
+#[test]
+fn a_foreign_artifact_needs_its_own_place_and_version() {
+    let digest = "c".repeat(64);
+    let bare = format!("kubernetes: {{artifacts: {{runc: {{sha256: {digest}}}}}}}");
+    let errors = load_with(&bare).expect_err("no place").to_string();
+    for key in ["runc.url", "runc.version"] {
+        assert!(errors.contains(&format!("{key}: is missing")), "{errors}");
+    }
+    let whole = format!(
+        "kubernetes: {{artifacts: {{runc: {{sha256: {digest}, version: v1.3.0, \
+         url: 'https://x/{{version}}/runc.{{arch}}'}}}}}}"
+    );
+    let settings = settings_with(&whole);
+    let runc = &settings.install.artifacts[&"runc".parse().expect("a name")];
+    assert_eq!(runc.urls[0].as_str(), "https://x/v1.3.0/runc.{arch}");
+    let kubelet = &settings.install.artifacts[&"kubelet".parse().expect("a name")];
+    assert_eq!(kubelet.urls[0].as_str(), "http://10.10.30.1/release/v1.34.2/bin/linux/{arch}/kubelet");
+}
+
+#[test]
+fn the_user_extends_and_removes_by_name() {
+    let settings = settings_with(
+        "kernel:\n  modules: {br_netfilter: false, ip_vs: true}\n  \
+         sysctls: {vm.max_map_count: 262144, kernel.umask: 0700}\n\
+         limits:\n  containerd.service: {LimitNOFILE: infinity}\n",
+    );
+    let modules: Vec<&str> = settings.kernel.modules.iter().map(values::ModuleName::as_str).collect();
+    assert_eq!(modules, ["ip_vs", "overlay"]);
+    // Without the module its sysctls do not exist, so the role's defaults for them go too.
+    let sysctls: Vec<String> = settings.kernel.sysctls.iter().map(|(k, v)| format!("{k}={v}")).collect();
+    assert_eq!(sysctls, ["kernel.umask=0700", "net.ipv4.ip_forward=1", "vm.max_map_count=262144"]);
+    let containerd = &settings.limits[&values::UnitName::literal("containerd.service")];
+    assert_eq!(containerd.rlimits[&settings::Rlimit::NoFile].to_string(), "infinity");
+    assert_eq!(containerd.tasks_max, Some(values::Limit::INFINITY));
+}
+
+#[test]
+fn origins_name_the_file_that_decided() {
+    let settings = settings_with("cluster:\n  domain: k8s.example\nlimits: {a.service: {LimitCORE: 0}}\n");
+    let table = [
+        ("cluster.domain", "node.d/10.yaml:2"),
+        ("limits.a.service.LimitCORE", "node.d/10.yaml:3"),
+        ("cluster.apiServer", "node.yaml:5"),
+        ("kubernetes.mirrors", "node.yaml:8"),
+        ("cluster.podCIDR", "default"),
+        ("limits.kubelet.service.LimitNOFILE", "default"),
+    ];
+    for (key, origin) in table {
+        assert_eq!(settings.origins.of(key).to_string(), origin, "{key}");
+    }
+    assert_eq!(settings.origins.of("node.name"), Origin::Default);
+}
+
+#[test]
+fn the_digest_sees_meaning_only() {
+    let digest = |drop_in: &str| settings_with(drop_in).digest;
+    let plain = digest("kind: NodeConfig");
+    for same in ["# a comment\nkind: NodeConfig", "kubernetes: {version: 'v1.34.2'}", "node:", "node: {name: null}"] {
+        assert_eq!(digest(same), plain, "{same:?}");
+    }
+    let mut reordered: Vec<&str> = SAMPLE.split_inclusive("\nkind: NodeConfig\n").collect();
+    reordered.reverse();
+    let reordered = load(vec![source("other.yaml", &reordered.concat())]).expect("the same document");
+    assert_eq!(reordered.digest, plain);
+    for other in ["kubernetes: {version: v1.34.3}", "node: {name: a}", "kernel: {modules: {ip_vs: true}}"] {
+        assert_ne!(digest(other), plain, "{other:?}");
+    }
+}
+
+#[test]
+fn every_unreadable_file_is_reported() {
+    let errors = load(vec![source("a", "x: ["), source("b", ""), source("c", "kind: NodeConfig")]).expect_err("broken");
+    let files: Vec<&str> = errors.problems().iter().map(|p| p.file.as_str()).collect();
+    assert_eq!(files, ["a", "b"], "{errors}");
+    assert!(load(Vec::new()).expect_err("nothing").to_string().contains("there is no configuration"));
+}
+
+#[test]
+fn errors_are_data_too() {
+    let errors = load_with("role: etcd").expect_err("no such role");
+    let data = serde_json::to_value(&errors).expect("plain data");
+    assert_eq!(
+        data,
+        serde_json::json!([{
+            "file": "node.d/10.yaml",
+            "line": 1,
+            "column": 7,
+            "key": "role",
+            "message": "etcd is not supported by this version; it knows: worker",
+        }])
+    );
+}
+
+/// The parser reads ahead; a hostile file must not make it read for ever.
+#[test]
+fn a_hostile_file_is_refused_quickly() {
+    let started = std::time::Instant::now();
+    for text in [
+        "[".repeat(1 << 20),
+        "{a: ".repeat(1 << 18),
+        "- ".repeat(1 << 19),
+        "? ".repeat(1 << 19),
+        "a: [\n".repeat(1 << 17),
+    ] {
+        assert!(load(vec![source("n", &text)]).is_err(), "{}", &text[..10]);
+    }
+    let elapsed = started.elapsed();
+    assert!(elapsed.as_secs() < 10, "{elapsed:?}");
+}
+
+/// Text that looks enough like a configuration to get past the first stages.
+fn almost_a_configuration() -> impl Strategy<Value = String> {
+    let word = prop::sample::select(vec![
+        "role",
+        "worker",
+        "cluster",
+        "apiServer",
+        "kubernetes",
+        "artifacts",
+        "pki",
+        "signer",
+        "cfssl",
+        "limits",
+        "a.service",
+        "LimitNOFILE",
+        "https://x",
+        "10.0.0.0/8",
+        "1",
+        "true",
+        "null",
+        ":",
+        ": ",
+        "\n",
+        "\n  ",
+        "- ",
+        "[",
+        "]",
+        "{",
+        "}",
+        ",",
+        "'",
+        "\"",
+        "|",
+        ">",
+        "&a",
+        "*a",
+        "!t",
+        "#",
+        "---\n",
+        "...\n",
+        "%",
+        "?",
+        "<<",
+        "\t",
+        "\u{feff}",
+        "é",
+        "\\",
+    ]);
+    prop::collection::vec(word, 0..40).prop_map(|words| words.concat())
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_answered(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let _ = load(vec![Source { name: "n".to_owned(), text: bytes }]);
+    }
+
+    #[test]
+    fn any_text_is_answered(text in "\\PC*", other in almost_a_configuration()) {
+        let _ = load(vec![source("n", &text)]);
+        let _ = load(vec![source("n", &other)]);
+        let _ = load_with(&other);
+    }
+
+    #[test]
+    fn a_damaged_configuration_is_answered(at in 0..SAMPLE.len(), cut in 0..20_usize, put in almost_a_configuration()) {
+        let end = (at + cut).min(SAMPLE.len());
+        let text = format!("{}{put}{}", &SAMPLE[..at], &SAMPLE[end..]);
+        let _ = load(vec![source("n", &text)]);
+    }
+}

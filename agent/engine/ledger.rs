@@ -1,0 +1,588 @@
+//! The ledger: the crash-safe record of every Change made here and of what was there before.
+//!
+//! `/var/lib/nodeagent/ledger` is append-only. Each record is one line: eight hexadecimal digits of CRC-32 (the one of
+//! zlib and gzip) over the JSON that follows a space. A record is on the disk before the Change that it announces is
+//! made, so after a kill the last record may announce what was not done: diff and [`super::undo`] look at the machine
+//! and find out. A tail that a power cut tore is dropped; a bad line anywhere else is an error, never guessed at.
+//!
+//! The bytes that a Change replaced are kept beside it, in `kept/`, under their digest.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+
+use serde::{Deserialize, Serialize};
+
+use super::change::{Debt, Meta, PropertyName, Verb};
+use super::fault::Explain;
+use super::id::Id;
+use crate::config::values::{ModuleName, RootPath, Sha256, SysctlKey, UnitName};
+use crate::host::root::{FileError, Root};
+
+/// The command whose runs a rollback undoes as one.
+pub const BOOTSTRAP: &str = "bootstrap";
+/// The command whose own Changes a rollback never undoes.
+pub const ROLLBACK: &str = "rollback";
+
+/// Where the ledger and the kept originals are.
+pub const DIR: &str = "/var/lib/nodeagent";
+
+/// The ledger cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// Reading or writing it failed.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// Reading or writing the opened file failed.
+    #[error("{doing} ledger {path}: {source}")]
+    Io {
+        /// What was being done.
+        doing: &'static str,
+        /// The file.
+        path: String,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// A record is not what was written.
+    #[error("read ledger {path}: the record at byte {offset} is damaged: {why}")]
+    Corrupt {
+        /// The file.
+        path: String,
+        /// Where the bad line begins.
+        offset: usize,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Bytes that undo needs are not there.
+    #[error("read kept original {path}: {why}")]
+    Kept {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+}
+
+impl Explain for LedgerError {
+    fn advice(&self) -> Option<String> {
+        match self {
+            Self::File(error) => error.advice(),
+            Self::Io { .. } => None,
+            Self::Corrupt { path, .. } => Some(format!(
+                "nothing was changed; keep a copy of {path} and move it away: bootstrap then goes on, but what was done before cannot be undone"
+            )),
+            Self::Kept { .. } => Some("that file cannot be restored; everything else can".to_owned()),
+        }
+    }
+}
+
+/// What one line of the ledger says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "record", rename_all = "kebab-case")]
+pub enum Record {
+    /// A run of a command begins.
+    Run {
+        /// Its number, from 1.
+        run: u64,
+        /// The boot that it runs in.
+        boot: String,
+        /// When, in seconds since the epoch.
+        at: u64,
+        /// The command.
+        command: String,
+        /// Digest of the configuration.
+        config: Option<Sha256>,
+    },
+    /// A Change is about to be made.
+    Change(Box<Made>),
+    /// A debt was paid.
+    Paid {
+        /// Which.
+        debt: Debt,
+    },
+    /// The Change with this number was undone.
+    Undone {
+        /// Its number.
+        seq: u64,
+    },
+    /// A rollback asks later bootstraps to do nothing while the configuration is this one.
+    Hold {
+        /// Digest of the configuration.
+        config: Option<Sha256>,
+        /// When, in seconds since the epoch.
+        at: u64,
+    },
+    /// The hold was lifted by `--resume`.
+    Resume,
+    /// The run ended by itself.
+    End {
+        /// Whether everything succeeded.
+        done: bool,
+    },
+}
+
+/// A Change that was announced.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Made {
+    /// Its number: unique, rising.
+    pub seq: u64,
+    /// The run that made it.
+    pub run: u64,
+    /// The boot that it was made in.
+    pub boot: String,
+    /// The resource that wanted it.
+    pub id: Id,
+    /// What was done.
+    pub change: Logged,
+    /// What was there before.
+    pub before: Before,
+    /// What units must be made to see.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub owes: Vec<Debt>,
+}
+
+/// A Change without its bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Logged {
+    /// A file was put.
+    Put {
+        /// Where.
+        path: RootPath,
+        /// What is there since.
+        sha256: Sha256,
+        /// Mode and owner since.
+        meta: Meta,
+        /// A key or a certificate.
+        credential: bool,
+    },
+    /// A link was put.
+    Link {
+        /// Where.
+        path: RootPath,
+        /// Its target.
+        to: String,
+    },
+    /// One directory was made.
+    Dir {
+        /// Where.
+        path: RootPath,
+        /// Mode and owner.
+        meta: Meta,
+    },
+    /// Our block in a shared file was written.
+    Block {
+        /// The shared file.
+        path: RootPath,
+        /// The lines between the marks.
+        lines: Vec<String>,
+    },
+    /// A file, link or empty directory was removed.
+    Remove {
+        /// Where.
+        path: RootPath,
+    },
+    /// A secret was removed.
+    Destroy {
+        /// Where.
+        path: RootPath,
+    },
+    /// A sysctl was set.
+    Sysctl {
+        /// Which.
+        key: SysctlKey,
+        /// To what.
+        value: String,
+    },
+    /// A module was loaded.
+    Module {
+        /// Which.
+        name: ModuleName,
+    },
+    /// A property was set.
+    Property {
+        /// Whose.
+        unit: UnitName,
+        /// Which.
+        name: PropertyName,
+        /// To what.
+        value: u64,
+    },
+    /// A job was queued.
+    Job {
+        /// Whose.
+        unit: UnitName,
+        /// Which.
+        verb: Verb,
+    },
+}
+
+/// What was there before a Change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Before {
+    /// Nothing.
+    Absent,
+    /// A file whose bytes are kept.
+    Kept {
+        /// Their digest, which is also the kept file's name.
+        sha256: Sha256,
+        /// Mode and owner.
+        meta: Meta,
+    },
+    /// A secret, or a file too large to keep: its bytes are gone.
+    DigestOnly {
+        /// Mode and owner.
+        meta: Meta,
+    },
+    /// A link.
+    Link {
+        /// Its target.
+        to: String,
+    },
+    /// A directory.
+    Dir {
+        /// Mode and owner.
+        meta: Meta,
+    },
+    /// Our block's lines in a shared file; none if the file had no such block.
+    Lines(Option<Vec<String>>),
+    /// A sysctl's value.
+    Value(String),
+    /// A property's value.
+    Number(u64),
+    /// A unit's state.
+    Unit {
+        /// `ActiveState`.
+        active: String,
+        /// `InvocationID`: differs after each start.
+        invocation: String,
+    },
+    /// Nothing that could be restored.
+    Nothing,
+}
+
+/// The opened ledger: its records, and the file that they are appended to.
+pub struct Ledger {
+    root: Root,
+    file: File,
+    path: RootPath,
+    records: Vec<Record>,
+}
+
+/// All records of the ledger, without opening it for writing. None if there is no ledger yet.
+pub fn read(root: &Root) -> Result<Vec<Record>, LedgerError> {
+    let path = path();
+    let Some(bytes) = root.read(&path)? else { return Ok(Vec::new()) };
+    parse(&bytes, &root.display(&path)).map(|(records, _)| records)
+}
+
+fn path() -> RootPath {
+    RootPath::literal(DIR).join("ledger")
+}
+
+fn kept(sha256: &Sha256) -> RootPath {
+    RootPath::literal(DIR).join("kept").join(sha256.as_str())
+}
+
+/// The records in `bytes`, and how many bytes they are: what follows is a torn tail.
+///
+/// A last line without its newline is torn. So is a last line whose checksum is wrong: a power cut can leave the length
+/// of an append without its data. A bad line with a good one behind it is damage.
+fn parse(bytes: &[u8], path: &str) -> Result<(Vec<Record>, usize), LedgerError> {
+    let mut records = Vec::new();
+    let mut offset = 0;
+    while offset < bytes.len() {
+        let rest = &bytes[offset..];
+        let Some(end) = rest.iter().position(|b| *b == b'\n') else { break };
+        match decode(&rest[..end]) {
+            Ok(record) => records.push(record),
+            Err(why) => {
+                let more = rest[end + 1..].split(|b| *b == b'\n').any(|line| decode(line).is_ok());
+                if more {
+                    return Err(LedgerError::Corrupt { path: path.to_owned(), offset, why });
+                }
+                break;
+            }
+        }
+        offset += end + 1;
+    }
+    Ok((records, offset))
+}
+
+fn encode(record: &Record) -> Result<Vec<u8>, serde_json::Error> {
+    let json = serde_json::to_string(record)?;
+    Ok(format!("{:08x} {json}\n", crc32fast::hash(json.as_bytes())).into_bytes())
+}
+
+fn decode(line: &[u8]) -> Result<Record, String> {
+    let text = std::str::from_utf8(line).map_err(|e| e.to_string())?;
+    let (sum, json) = text.split_once(' ').ok_or("it has no checksum")?;
+    let sum = u32::from_str_radix(sum, 16).map_err(|_| "its checksum is no number")?;
+    if sum != crc32fast::hash(json.as_bytes()) {
+        return Err("its checksum does not match".to_owned());
+    }
+    serde_json::from_str(json).map_err(|e| e.to_string())
+}
+
+impl Ledger {
+    /// Opens the ledger for writing, makes it if there is none, and drops a torn tail. The caller holds the lock.
+    pub fn open(root: &Root) -> Result<Self, LedgerError> {
+        let dir = RootPath::literal(DIR);
+        root.make_own_dirs(&dir, Meta::root(0o700))?;
+        root.make_own_dirs(&dir.join("kept"), Meta::root(0o700))?;
+        let path = path();
+        let mut file = root.open_append(&path)?;
+        let fail = |doing| {
+            let path = root.display(&path);
+            move |source| LedgerError::Io { doing, path, source }
+        };
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(fail("read"))?;
+        let (records, good) = parse(&bytes, &root.display(&path))?;
+        if good < bytes.len() {
+            file.set_len(good as u64).map_err(fail("drop the torn tail of"))?;
+            file.sync_all().map_err(fail("sync"))?;
+        }
+        Ok(Self { root: root.clone(), file, path, records })
+    }
+
+    /// All records.
+    pub fn records(&self) -> &[Record] {
+        &self.records
+    }
+
+    /// The number that the next Change gets.
+    pub fn next_seq(&self) -> u64 {
+        changes(&self.records).map(|made| made.seq + 1).max().unwrap_or(1)
+    }
+
+    /// The number that the next run gets.
+    pub fn next_run(&self) -> u64 {
+        let runs = self.records.iter().filter_map(|r| if let Record::Run { run, .. } = r { Some(*run) } else { None });
+        runs.max().unwrap_or(0) + 1
+    }
+
+    /// Appends a record; it is on the disk when this returns.
+    pub fn append(&mut self, record: Record) -> Result<(), LedgerError> {
+        let path = self.root.display(&self.path);
+        let fail = |doing: &'static str| {
+            let path = path.clone();
+            move |source| LedgerError::Io { doing, path, source }
+        };
+        let line = encode(&record).map_err(|e| fail("encode a record of")(e.into()))?;
+        let before = self.file.metadata().map_err(fail("stat"))?.len();
+        if let Err(source) = self.file.write_all(&line).and_then(|()| self.file.sync_data()) {
+            // A half-written line must not have a good one appended to it: that would be damage in the middle.
+            let _ = self.file.set_len(before);
+            return Err(fail("append to")(source));
+        }
+        self.records.push(record);
+        Ok(())
+    }
+
+    /// Keeps bytes that are about to be replaced; they are on the disk when this returns.
+    pub fn keep(&self, bytes: &[u8]) -> Result<Sha256, LedgerError> {
+        let sha256 = Sha256::of(bytes);
+        let path = kept(&sha256);
+        if self.root.read(&path)?.as_deref() != Some(bytes) {
+            self.root.put(&path, bytes, Meta::SECRET)?;
+        }
+        Ok(sha256)
+    }
+
+    /// The kept bytes with this digest.
+    pub fn kept(&self, sha256: &Sha256) -> Result<Vec<u8>, LedgerError> {
+        let path = kept(sha256);
+        let fail = |why| LedgerError::Kept { path: self.root.display(&path), why };
+        let bytes = self.root.read(&path)?.ok_or_else(|| fail("it is not there"))?;
+        if Sha256::of(&bytes) == *sha256 { Ok(bytes) } else { Err(fail("its bytes are not the ones that were kept")) }
+    }
+}
+
+/// The Changes among the records, in their order.
+pub fn changes(records: &[Record]) -> impl DoubleEndedIterator<Item = &Made> {
+    records.iter().filter_map(|record| if let Record::Change(made) = record { Some(made.as_ref()) } else { None })
+}
+
+/// The debts that are still owed in this boot, each with the Change that owes it last.
+///
+/// A boot pays all earlier ones: whatever starts in it reads what is on the disk.
+pub fn debts(records: &[Record], boot: &str) -> Vec<(Debt, u64)> {
+    let mut owed: Vec<(Debt, u64)> = Vec::new();
+    for record in records {
+        match record {
+            Record::Change(made) if made.boot == boot => {
+                for debt in &made.owes {
+                    owed.retain(|(other, _)| other != debt);
+                    owed.push((debt.clone(), made.seq));
+                }
+            }
+            Record::Paid { debt } => owed.retain(|(other, _)| other != debt),
+            _ => {}
+        }
+    }
+    owed
+}
+
+/// The hold that the last rollback left, unless a later `--resume` or bootstrap lifted it: the configuration's digest
+/// then, and when.
+pub fn hold(records: &[Record]) -> Option<(&Option<Sha256>, u64)> {
+    let mut held = None;
+    for record in records {
+        match record {
+            Record::Hold { config, at } => held = Some((config, *at)),
+            Record::Resume => held = None,
+            Record::Run { command, .. } if command == BOOTSTRAP => held = None,
+            _ => {}
+        }
+    }
+    held
+}
+
+/// The Changes that a rollback undoes, last first: those of the last run that changed something, and of the runs before
+/// it that never came to a good end and that it therefore continued.
+pub fn last_bootstrap(records: &[Record]) -> Vec<&Made> {
+    let undone: BTreeSet<u64> =
+        records.iter().filter_map(|r| if let Record::Undone { seq } = r { Some(*seq) } else { None }).collect();
+    let good = good_runs(records);
+    let mut group: Vec<&Made> = Vec::new();
+    let mut runs: BTreeSet<u64> = BTreeSet::new();
+    for made in changes(records).rev() {
+        if undone.contains(&made.seq) || is_rollback(records, made.run) {
+            continue;
+        }
+        // An earlier run belongs to the group unless it came to a good end: then it was a bootstrap of its own.
+        if !runs.contains(&made.run) && !runs.is_empty() && good.contains(&made.run) {
+            break;
+        }
+        runs.insert(made.run);
+        group.push(made);
+    }
+    group
+}
+
+fn is_rollback(records: &[Record], number: u64) -> bool {
+    records.iter().any(|r| matches!(r, Record::Run { run, command, .. } if *run == number && command == ROLLBACK))
+}
+
+fn good_runs(records: &[Record]) -> BTreeSet<u64> {
+    let mut good = BTreeSet::new();
+    let mut current = 0;
+    for record in records {
+        match record {
+            Record::Run { run, .. } => current = *run,
+            Record::End { done: true } => {
+                good.insert(current);
+            }
+            _ => {}
+        }
+    }
+    good
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::disallowed_methods, reason = "tests prepare their own files")]
+    use super::*;
+    use crate::engine::id::Step;
+
+    fn ledger_in(dir: &tempfile::TempDir) -> (Root, Ledger) {
+        let root = Root::open(dir.path()).expect("open the root");
+        let ledger = Ledger::open(&root).expect("open the ledger");
+        (root, ledger)
+    }
+
+    fn change(seq: u64, run: u64, owes: Vec<Debt>) -> Record {
+        Record::Change(Box::new(Made {
+            seq,
+            run,
+            boot: "boot-1".into(),
+            id: Id::new(Step::Kernel, "x"),
+            change: Logged::Remove { path: RootPath::literal("/x") },
+            before: Before::Absent,
+            owes,
+        }))
+    }
+
+    fn run(run: u64, command: &str) -> Record {
+        Record::Run { run, boot: "boot-1".into(), at: 0, command: command.into(), config: None }
+    }
+
+    #[test]
+    fn what_is_appended_is_read_back() {
+        let dir = tempfile::tempdir().expect("directory");
+        let (root, mut ledger) = ledger_in(&dir);
+        let records = vec![run(1, "bootstrap"), change(1, 1, vec![Debt::DaemonReload]), Record::End { done: true }];
+        for record in &records {
+            ledger.append(record.clone()).expect("append");
+        }
+        assert_eq!(read(&root).expect("read"), records);
+        assert_eq!((ledger.next_seq(), ledger.next_run()), (2, 2));
+    }
+
+    #[test]
+    fn every_torn_tail_is_dropped_and_every_damaged_middle_is_named() {
+        let dir = tempfile::tempdir().expect("directory");
+        let (root, mut ledger) = ledger_in(&dir);
+        for record in [run(1, "bootstrap"), change(1, 1, vec![]), change(2, 1, vec![])] {
+            ledger.append(record).expect("append");
+        }
+        let file = dir.path().join("var/lib/nodeagent/ledger");
+        let whole = std::fs::read(&file).expect("ledger");
+        let second = whole.iter().position(|b| *b == b'\n').expect("a line") + 1;
+        let third = second + whole[second..].iter().position(|b| *b == b'\n').expect("a line") + 1;
+        for cut in third..whole.len() {
+            std::fs::write(&file, &whole[..cut]).expect("tear");
+            let mut ledger = Ledger::open(&root).unwrap_or_else(|e| panic!("cut at {cut}: {e}"));
+            assert_eq!(ledger.records().len(), 2, "cut at {cut}");
+            ledger.append(Record::Resume).expect("append after the tear");
+            assert_eq!(read(&root).expect("read").len(), 3, "cut at {cut}");
+        }
+        for at in second..third - 1 {
+            let mut damaged = whole.clone();
+            damaged[at] ^= 1;
+            if damaged[at] == b'\n' {
+                continue;
+            }
+            std::fs::write(&file, &damaged).expect("damage");
+            let error = Ledger::open(&root).err().unwrap_or_else(|| panic!("damage at {at} was not seen"));
+            assert!(error.to_string().contains(&format!("at byte {second}")), "damage at {at}: {error}");
+        }
+    }
+
+    #[test]
+    fn debts_last_until_paid_or_a_boot() {
+        let restart = Debt::Restart(UnitName::literal("kubelet.service"));
+        let records = vec![
+            change(1, 1, vec![Debt::DaemonReload, restart.clone()]),
+            Record::Paid { debt: Debt::DaemonReload },
+            change(2, 1, vec![restart.clone()]),
+        ];
+        assert_eq!(debts(&records, "boot-1"), vec![(restart, 2)]);
+        assert_eq!(debts(&records, "boot-2"), vec![]);
+    }
+
+    #[test]
+    fn a_rollback_reaches_back_over_runs_that_were_killed() {
+        let records = vec![
+            run(1, "bootstrap"),
+            change(1, 1, vec![]),
+            Record::End { done: true },
+            run(2, "bootstrap"),
+            change(2, 2, vec![]),
+            run(3, "bootstrap"),
+            change(3, 3, vec![]),
+            Record::End { done: true },
+            run(4, "bootstrap"),
+            Record::End { done: true },
+        ];
+        let seqs = |records: &[Record]| last_bootstrap(records).iter().map(|made| made.seq).collect::<Vec<_>>();
+        assert_eq!(seqs(&records), [3, 2]);
+        let mut records = records;
+        records.extend([run(5, "rollback"), change(4, 5, vec![]), Record::Undone { seq: 3 }]);
+        assert_eq!(seqs(&records), [2], "a rollback that was killed goes on where it stopped");
+        records.extend([Record::Undone { seq: 2 }]);
+        assert_eq!(seqs(&records), [1], "the next rollback goes one bootstrap further back");
+    }
+}

@@ -1,0 +1,171 @@
+//! What reading a [`Thing`] shows, and typed access to it for diffs.
+
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::settings::Rlimit;
+use crate::config::values::{ModuleName, RootPath, Sha256, SysctlKey, UnitName};
+use crate::engine::change::Meta;
+use crate::engine::resource::{CannotTell, Seen, Thing};
+
+/// What was seen of one thing.
+#[derive(Debug, Clone)]
+pub enum Sight {
+    /// Of a path.
+    Entry(Entry),
+    /// Of a file; nothing when there is none.
+    Digest(Option<Sha256>),
+    /// Of a unit; nothing when systemd knows no such unit.
+    Unit(Option<UnitSight>),
+    /// Of a unit's main process; nothing when it has none.
+    Limits(Option<LimitsSight>),
+    /// Of a sysctl; nothing when this kernel does not have it.
+    Sysctl(Option<String>),
+    /// Whether the module is loaded or built in.
+    Module(bool),
+    /// The time.
+    Clock(SystemTime),
+}
+
+/// What is at a path. A link is never followed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Entry {
+    /// Nothing.
+    Absent,
+    /// A file.
+    File {
+        /// Mode and owner.
+        meta: Meta,
+        /// What identifies this very file.
+        stamp: Stamp,
+        /// Its bytes, if the thing was [`Thing::File`].
+        bytes: Option<Vec<u8>>,
+    },
+    /// A directory.
+    Dir(Meta),
+    /// A symbolic link, and its target as written.
+    Link(String),
+    /// A socket, a device or a pipe.
+    Other(&'static str),
+}
+
+/// What changes when a file is replaced or written: receipts are compared by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamp {
+    /// Size in bytes.
+    pub size: u64,
+    /// Inode number.
+    pub inode: u64,
+    /// Last write, in nanoseconds since the epoch.
+    pub mtime_ns: i128,
+    /// Last change of the inode, in nanoseconds since the epoch.
+    pub ctime_ns: i128,
+}
+
+/// A unit as systemd has it loaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnitSight {
+    /// `active`, `inactive`, `failed`, `activating` … (`ActiveState`).
+    pub active: String,
+    /// Its finer state (`SubState`).
+    pub sub: String,
+    /// The identity of this activation; empty when it never ran. Differs after each start (`InvocationID`).
+    pub invocation: String,
+    /// Whether its files changed since systemd read them (`NeedDaemonReload`).
+    pub needs_reload: bool,
+    /// Most tasks; [`u64::MAX`] for no limit; nothing if the unit has no control group.
+    pub tasks_max: Option<u64>,
+    /// Soft and hard resource limits as systemd has them.
+    pub rlimits: Vec<(Rlimit, u64, u64)>,
+}
+
+/// The limits that are really in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LimitsSight {
+    /// The unit's main process.
+    pub pid: u32,
+    /// Soft and hard, from `/proc/PID/limits`; [`u64::MAX`] for unlimited.
+    pub rlimits: Vec<(Rlimit, u64, u64)>,
+    /// `pids.max` of its control group; nothing where the pids controller is not delegated.
+    pub pids_max: Option<u64>,
+    /// The hard limits of systemd itself: nothing that it starts can have more without `CAP_SYS_RESOURCE`.
+    pub ceiling: Vec<(Rlimit, u64)>,
+}
+
+impl Seen {
+    /// What is at the path.
+    pub fn entry(&self, path: &RootPath) -> Result<&Entry, CannotTell> {
+        let sight = self.0.get(&Thing::File(path.clone())).or_else(|| self.0.get(&Thing::Stat(path.clone())));
+        match sight {
+            Some(Ok(Sight::Entry(entry))) => Ok(entry),
+            other => Err(not_seen(path, other)),
+        }
+    }
+
+    /// The bytes of the file at the path; nothing if there is no file.
+    pub fn bytes(&self, path: &RootPath) -> Result<Option<&[u8]>, CannotTell> {
+        match self.entry(path)? {
+            Entry::File { bytes, .. } => Ok(bytes.as_deref()),
+            Entry::Absent => Ok(None),
+            Entry::Dir(_) => Err(CannotTell::new(path, "a directory is where a file should be")),
+            Entry::Link(to) => Err(CannotTell::new(path, format!("a link to {to} is where a file should be"))),
+            Entry::Other(what) => Err(CannotTell::new(path, format!("a {what} is where a file should be"))),
+        }
+    }
+
+    /// The digest of the file at the path; nothing if there is no file.
+    pub fn digest(&self, path: &RootPath) -> Result<Option<&Sha256>, CannotTell> {
+        match self.0.get(&Thing::Digest(path.clone())) {
+            Some(Ok(Sight::Digest(digest))) => Ok(digest.as_ref()),
+            other => Err(not_seen(path, other)),
+        }
+    }
+
+    /// The unit; nothing if systemd knows no such unit.
+    pub fn unit(&self, unit: &UnitName) -> Result<Option<&UnitSight>, CannotTell> {
+        match self.0.get(&Thing::Unit(unit.clone())) {
+            Some(Ok(Sight::Unit(sight))) => Ok(sight.as_ref()),
+            other => Err(not_seen(unit, other)),
+        }
+    }
+
+    /// The limits in force; nothing if the unit has no main process.
+    pub fn limits(&self, unit: &UnitName) -> Result<Option<&LimitsSight>, CannotTell> {
+        match self.0.get(&Thing::Limits(unit.clone())) {
+            Some(Ok(Sight::Limits(sight))) => Ok(sight.as_ref()),
+            other => Err(not_seen(unit, other)),
+        }
+    }
+
+    /// The sysctl's value; nothing if this kernel has no such sysctl.
+    pub fn sysctl(&self, key: &SysctlKey) -> Result<Option<&str>, CannotTell> {
+        match self.0.get(&Thing::Sysctl(key.clone())) {
+            Some(Ok(Sight::Sysctl(value))) => Ok(value.as_deref()),
+            other => Err(not_seen(key, other)),
+        }
+    }
+
+    /// Whether the module is there.
+    pub fn module(&self, name: &ModuleName) -> Result<bool, CannotTell> {
+        match self.0.get(&Thing::Module(name.clone())) {
+            Some(Ok(Sight::Module(loaded))) => Ok(*loaded),
+            other => Err(not_seen(name, other)),
+        }
+    }
+
+    /// The time at which the rest was seen.
+    pub fn now(&self) -> Result<SystemTime, CannotTell> {
+        match self.0.get(&Thing::Clock) {
+            Some(Ok(Sight::Clock(now))) => Ok(*now),
+            other => Err(not_seen(&"the clock", other)),
+        }
+    }
+}
+
+fn not_seen(object: &dyn ToString, sight: Option<&Result<Sight, CannotTell>>) -> CannotTell {
+    match sight {
+        Some(Err(cannot)) => cannot.clone(),
+        _ => CannotTell::new(object.to_string(), "the resource did not say that it reads this"),
+    }
+}

@@ -1,0 +1,291 @@
+//! The catalogue of events.
+//!
+//! A `MESSAGE_ID` is a 128-bit constant, made once with `systemd-id128 new` and never changed: people and programs
+//! search by it (`journalctl MESSAGE_ID=…`). The catalogue is documented in `docs/journal.md`.
+
+use std::time::Duration;
+
+use crate::config::values::UnitName;
+use crate::engine::change::Debt;
+use crate::engine::id::{Id, Step};
+
+/// How much an event matters, by syslog's priorities (syslog(3)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// 3: something failed.
+    Error,
+    /// 4: it went on, but somebody should know.
+    Warning,
+    /// 6: what was done.
+    Info,
+    /// 7: only with `-v`.
+    Debug,
+}
+
+/// Something that a person or a program would search for.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// A run of a command begins.
+    RunStarted {
+        /// The command.
+        command: &'a str,
+    },
+    /// A run ended.
+    RunEnded {
+        /// The command.
+        command: &'a str,
+        /// `done`, or what went wrong in a word.
+        result: &'a str,
+        /// Resources changed.
+        changed: usize,
+        /// All resources.
+        total: usize,
+        /// How long it took.
+        took: Duration,
+    },
+    /// Name and address were chosen.
+    IdentityChosen {
+        /// The node's name.
+        name: &'a str,
+        /// Its address.
+        address: std::net::IpAddr,
+        /// The link.
+        link: &'a str,
+        /// Why.
+        why: &'a str,
+    },
+    /// The identity is being waited for.
+    IdentityAwaited {
+        /// Why there is none yet.
+        why: &'a str,
+    },
+    /// A resource was brought to what is wanted.
+    Changed {
+        /// Its step.
+        step: Step,
+        /// Its name.
+        id: &'a Id,
+        /// What it is.
+        summary: &'a str,
+        /// How long that took, obtaining included.
+        took: Duration,
+    },
+    /// A resource failed.
+    ResourceFailed {
+        /// Its step.
+        step: Step,
+        /// Its name.
+        id: &'a Id,
+        /// The cause.
+        why: &'a str,
+        /// What to do; may be empty.
+        advice: &'a str,
+    },
+    /// A download is complete and verified.
+    Fetched {
+        /// Where from.
+        url: &'a str,
+        /// How large.
+        bytes: u64,
+        /// How long it took.
+        took: Duration,
+        /// Attempts that failed before.
+        retries: u32,
+    },
+    /// A request is tried again.
+    Retrying {
+        /// The object: a URL.
+        what: &'a str,
+        /// Why the last attempt failed.
+        why: &'a str,
+    },
+    /// Something that is being waited for is not ready yet.
+    TargetAwaited {
+        /// The target.
+        target: &'a str,
+        /// Why it is not ready.
+        why: &'a str,
+    },
+    /// What was being waited for is ready.
+    TargetReady {
+        /// The target.
+        target: &'a str,
+        /// How long it took.
+        took: Duration,
+    },
+    /// A unit's job goes on.
+    JobWaits {
+        /// The unit.
+        unit: &'a UnitName,
+        /// What the unit says of itself.
+        says: &'a str,
+    },
+    /// A debt was paid.
+    DebtPaid {
+        /// Which.
+        debt: &'a Debt,
+    },
+    /// What was asked for is not what is in force.
+    NotProven {
+        /// The resource.
+        id: &'a Id,
+        /// What was found.
+        why: &'a str,
+    },
+    /// Bootstrap does nothing because a rollback asked for that.
+    Held {
+        /// When the rollback was.
+        since: &'a str,
+    },
+    /// A Change was undone.
+    Undone {
+        /// What was undone.
+        what: &'a str,
+    },
+    /// A Change was not undone.
+    Kept {
+        /// What.
+        what: &'a str,
+        /// Why.
+        why: &'a str,
+    },
+}
+
+impl Event<'_> {
+    /// The constant that it is found by.
+    pub fn message_id(&self) -> &'static str {
+        match self {
+            Self::RunStarted { .. } => "a4210d40d408428b89bbd4e0aa9734a4",
+            Self::RunEnded { .. } => "2915e37b50d34b9f981281bc1e949ee1",
+            Self::IdentityChosen { .. } => "7874d355fddd40bea13e6a83d02d3da2",
+            Self::IdentityAwaited { .. } => "5a687ab917474a3aae46af4026bad81d",
+            Self::Changed { .. } => "bd38940bc9eb46388dbe639a096736da",
+            Self::ResourceFailed { .. } => "b0e46aa44ae34c3e80287c644aec80cb",
+            Self::Fetched { .. } => "fbee1c8caef04616b7604c1f499d2d4f",
+            Self::Retrying { .. } => "bdec490dae1c4201a097b8354c24d2a3",
+            Self::TargetAwaited { .. } => "6ad6cdc83fdb46b5aa59398aeb8a969b",
+            Self::TargetReady { .. } => "e094f5ed5ac54a03873acb8879b46c43",
+            Self::JobWaits { .. } => "d16481672e9a44b29e0e435178868341",
+            Self::DebtPaid { .. } => "34ac12a47dd84eeba2297a1ea0049daa",
+            Self::NotProven { .. } => "08dbf08ef8d44a94963887949f3cc016",
+            Self::Held { .. } => "933ad59b4d404cb3bf0da277e270685a",
+            Self::Undone { .. } => "e82de099e1264071bef65cdb430f53c2",
+            Self::Kept { .. } => "3da418399ff54af0bb35df8bcc75dd27",
+        }
+    }
+
+    /// How much it matters.
+    pub fn level(&self) -> Level {
+        match self {
+            Self::ResourceFailed { .. } => Level::Error,
+            Self::NotProven { .. } | Self::Held { .. } | Self::Kept { .. } | Self::Retrying { .. } => Level::Warning,
+            Self::RunEnded { result, .. } if *result != "done" => Level::Error,
+            _ => Level::Info,
+        }
+    }
+
+    /// The text for people, one line.
+    pub fn text(&self) -> String {
+        match self {
+            Self::RunStarted { command } => format!("{command} started, nodeagent {}", env!("CARGO_PKG_VERSION")),
+            Self::RunEnded { command, result: "done", changed: 0, total, took } => {
+                format!("{command}: nothing to do, {total} resources as wanted ({})", seconds(*took))
+            }
+            Self::RunEnded { command, result, changed, total, took } => {
+                format!("{command}: {result}, {changed} of {total} resources changed ({})", seconds(*took))
+            }
+            Self::IdentityChosen { name, address, link, why } => {
+                format!("this node is {name}, {address} on {link}: {why}")
+            }
+            Self::IdentityAwaited { why } => format!("waiting for an address: {why}"),
+            Self::Changed { id, summary, took, .. } => format!("{id}: {summary} ({})", seconds(*took)),
+            Self::ResourceFailed { id, why, advice: "", .. } => format!("{id}: {why}"),
+            Self::ResourceFailed { id, why, advice, .. } => format!("{id}: {why}; {advice}"),
+            Self::Fetched { url, bytes, took, .. } => {
+                format!("fetched {url}, {}, verified ({})", size(*bytes), seconds(*took))
+            }
+            Self::Retrying { what, why } => format!("trying {what} again: {why}"),
+            Self::TargetAwaited { target, why } => format!("waiting for {target}: {why}"),
+            Self::TargetReady { target, took } => format!("{target} is ready ({})", seconds(*took)),
+            Self::JobWaits { unit, says } => format!("{unit}: still starting{says}"),
+            Self::DebtPaid { debt } => format!("{debt}: done"),
+            Self::NotProven { id, why } => format!("{id}: set, but not in force: {why}"),
+            Self::Held { since } => format!(
+                "nothing done: a rollback at {since} holds this node until its configuration changes or bootstrap --resume"
+            ),
+            Self::Undone { what } => format!("undone: {what}"),
+            Self::Kept { what, why } => format!("kept: {what}: {why}"),
+        }
+    }
+
+    /// The structured fields, besides the message and its id.
+    pub fn fields(&self) -> Fields {
+        let mut fields = Fields::default();
+        match self {
+            Self::Changed { step, id, took, .. } => {
+                fields.step = Some(step.name());
+                fields.resource = Some(id.to_string());
+                fields.result = Some("changed".into());
+                fields.duration = Some(*took);
+            }
+            Self::ResourceFailed { step, id, .. } => {
+                fields.step = Some(step.name());
+                fields.resource = Some(id.to_string());
+                fields.result = Some("failed".into());
+            }
+            Self::NotProven { id, .. } => {
+                fields.resource = Some(id.to_string());
+                fields.result = Some("not-proven".into());
+            }
+            Self::RunEnded { result, took, .. } => {
+                fields.result = Some((*result).to_owned());
+                fields.duration = Some(*took);
+            }
+            Self::TargetReady { took, .. } => fields.duration = Some(*took),
+            Self::Fetched { bytes, took, retries, .. } => {
+                fields.bytes = Some(*bytes);
+                fields.duration = Some(*took);
+                fields.retries = Some(*retries);
+            }
+            _ => {}
+        }
+        fields
+    }
+}
+
+/// The fields of the journal's entry, as `docs/journal.md` documents them.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Fields {
+    /// `NODEAGENT_STEP`
+    pub step: Option<&'static str>,
+    /// `NODEAGENT_RESOURCE`
+    pub resource: Option<String>,
+    /// `NODEAGENT_RESULT`
+    pub result: Option<String>,
+    /// `NODEAGENT_DURATION_USEC`
+    pub duration: Option<Duration>,
+    /// `NODEAGENT_BYTES`
+    pub bytes: Option<u64>,
+    /// `NODEAGENT_RETRIES`
+    pub retries: Option<u32>,
+}
+
+/// A duration as people read it: milliseconds below a second.
+fn seconds(took: Duration) -> String {
+    if took < Duration::from_secs(1) {
+        format!("{} ms", took.as_millis())
+    } else {
+        format!("{:.1} s", took.as_secs_f64())
+    }
+}
+
+/// A size as people read it.
+#[expect(clippy::cast_precision_loss, reason = "a size for people, with one decimal")]
+fn size(bytes: u64) -> String {
+    match bytes {
+        0..1_000 => format!("{bytes} B"),
+        1_000..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
+        _ => format!("{:.1} GB", bytes as f64 / 1e9),
+    }
+}

@@ -1,0 +1,155 @@
+//! The kernel step: what people put into `modprobe` and `sysctl` lines.
+//!
+//! In: `kernel.modules` and `kernel.sysctls` of Settings, and Identity. Out: `/etc/modules-load.d/90-nodeagent.conf` and
+//! `/etc/sysctl.d/90-nodeagent.conf` for later boots, the same in the running kernel now, and our block in `/etc/hosts`.
+//! Idempotent because each value is read before it is set.
+
+use crate::config::settings::Settings;
+use crate::config::values::{ModuleName, RootPath, SysctlKey};
+use crate::engine::block;
+use crate::engine::change::Change;
+use crate::engine::file::ManagedFile;
+use crate::engine::id::{Id, Step};
+use crate::engine::resource::{CannotTell, Delta, Diff, Planned, Resource, Seen, Thing};
+use crate::host::facts::Facts;
+use crate::identity::Identity;
+
+/// The resources of this step.
+pub fn plan(settings: &Settings, _facts: &Facts, identity: &Identity) -> Vec<Planned> {
+    let kernel = &settings.kernel;
+    let id = |name: &str| Id::new(Step::Kernel, name);
+    let planned = |name: &str, key: &str, what: Box<dyn Resource>| Planned {
+        id: id(name),
+        why: settings.origins.of(key),
+        owes: Vec::new(),
+        what,
+    };
+    let modules_file = RootPath::literal("/etc/modules-load.d/90-nodeagent.conf");
+    let mut all = Vec::new();
+    let modules = list(kernel.modules.iter().map(ToString::to_string));
+    all.push(planned("modules-load", "kernel.modules", ManagedFile::new(modules_file.clone(), modules)));
+    for name in &kernel.modules {
+        let what = LoadedModule { name: name.clone(), listed_in: modules_file.clone() };
+        all.push(planned(&format!("module-{name}"), &format!("kernel.modules.{name}"), Box::new(what)));
+    }
+    let sysctls = list(kernel.sysctls.iter().map(|(key, value)| format!("{key} = {value}")));
+    let sysctl_file = RootPath::literal("/etc/sysctl.d/90-nodeagent.conf");
+    all.push(planned("sysctl.d", "kernel.sysctls", ManagedFile::new(sysctl_file, sysctls)));
+    for (key, value) in &kernel.sysctls {
+        let what = RunningSysctl { key: key.clone(), value: value.clone(), after: kernel.modules.clone() };
+        all.push(planned(&format!("sysctl-{key}"), &format!("kernel.sysctls.{key}"), Box::new(what)));
+    }
+    let hosts = HostsEntry { line: format!("{} {}", identity.address, identity.name) };
+    all.push(planned("hosts", "node.name", Box::new(hosts)));
+    all
+}
+
+/// A file of one setting a line.
+fn list(settings: impl Iterator<Item = String>) -> String {
+    let header = "# Written by nodeagent; put your own settings into a file of another name.".to_owned();
+    let lines: Vec<String> = std::iter::once(header).chain(settings).collect();
+    lines.join("\n") + "\n"
+}
+
+/// A module of the running kernel.
+struct LoadedModule {
+    name: ModuleName,
+    listed_in: RootPath,
+}
+
+impl Resource for LoadedModule {
+    fn summary(&self) -> String {
+        format!("module {} loaded", self.name)
+    }
+
+    // systemd's loader reads the list, so the list comes first.
+    fn reads(&self) -> Vec<Thing> {
+        vec![Thing::Module(self.name.clone()), Thing::Stat(self.listed_in.clone())]
+    }
+
+    fn makes(&self) -> Vec<Thing> {
+        vec![Thing::Module(self.name.clone())]
+    }
+
+    fn diff(&self, seen: &Seen) -> Result<Diff, CannotTell> {
+        if seen.module(&self.name)? {
+            return Ok(Diff::Same);
+        }
+        Ok(Diff::Differs {
+            shown: vec![Delta::new("module", "not loaded", "loaded")],
+            known: vec![Change::Module { name: self.name.clone() }],
+        })
+    }
+}
+
+/// A sysctl of the running kernel.
+struct RunningSysctl {
+    key: SysctlKey,
+    value: String,
+    /// Some keys exist only once their module is loaded.
+    after: Vec<ModuleName>,
+}
+
+impl Resource for RunningSysctl {
+    fn summary(&self) -> String {
+        format!("sysctl {}={}", self.key, self.value)
+    }
+
+    fn reads(&self) -> Vec<Thing> {
+        let modules = self.after.iter().cloned().map(Thing::Module);
+        std::iter::once(Thing::Sysctl(self.key.clone())).chain(modules).collect()
+    }
+
+    fn makes(&self) -> Vec<Thing> {
+        vec![Thing::Sysctl(self.key.clone())]
+    }
+
+    fn diff(&self, seen: &Seen) -> Result<Diff, CannotTell> {
+        match seen.sysctl(&self.key)? {
+            None => Err(CannotTell::new(&self.key, "this kernel has no such key; a module may be missing")),
+            Some(now) if now == self.value.split_whitespace().collect::<Vec<_>>().join(" ") => Ok(Diff::Same),
+            Some(now) => Ok(Diff::Differs {
+                shown: vec![Delta::new(&self.key, now, &self.value)],
+                known: vec![Change::Sysctl { key: self.key.clone(), value: self.value.clone() }],
+            }),
+        }
+    }
+}
+
+/// The node's own name in `/etc/hosts`, so that it resolves to the node's address without DNS.
+struct HostsEntry {
+    line: String,
+}
+
+impl HostsEntry {
+    fn path() -> RootPath {
+        RootPath::literal("/etc/hosts")
+    }
+}
+
+impl Resource for HostsEntry {
+    fn summary(&self) -> String {
+        format!("/etc/hosts: {}", self.line)
+    }
+
+    fn reads(&self) -> Vec<Thing> {
+        vec![Thing::File(Self::path())]
+    }
+
+    fn makes(&self) -> Vec<Thing> {
+        self.reads()
+    }
+
+    fn diff(&self, seen: &Seen) -> Result<Diff, CannotTell> {
+        let text = String::from_utf8_lossy(seen.bytes(&Self::path())?.unwrap_or_default()).into_owned();
+        let now = block::lines(&text).unwrap_or_default();
+        let want = vec![self.line.clone()];
+        if now == want {
+            return Ok(Diff::Same);
+        }
+        Ok(Diff::Differs {
+            shown: vec![Delta::new("our block", now.join("; "), &self.line)],
+            known: vec![Change::Block { path: Self::path(), lines: want }],
+        })
+    }
+}
