@@ -11,8 +11,8 @@ use super::{Exit, Global};
 use crate::config::settings::{DefaultUsed, Origin};
 use crate::engine::fault::Fault;
 use crate::engine::id::Step;
-use crate::engine::ledger;
 use crate::engine::plan::{self, Shown, Status};
+use crate::engine::settle;
 use crate::host::Host;
 use crate::host::facts::Facts;
 use crate::identity::Identity;
@@ -37,9 +37,7 @@ pub async fn show(node: &Node, step: Option<Step>, global: &Global, host: &Host)
     let plan = node.plan();
     let plan = if let Some(step) = step { plan.only(step) } else { plan };
     let resources = plan::preview(&plan, host).await;
-    let records = ledger::read(&host.root)?;
-    let owed: Vec<String> =
-        ledger::debts(&records, &host.boot_id()?).into_iter().map(|(debt, _)| debt.to_string()).collect();
+    let owed: Vec<String> = settle::owed(host)?.iter().map(ToString::to_string).collect();
     let pending = resources.iter().filter(|shown| shown.status.is_pending()).count();
     let document = Document {
         api_version: "nodeagent.io/v1alpha1",

@@ -14,6 +14,16 @@ use crate::host::Host;
 use crate::host::seen::UnitSight;
 use crate::journal::Event;
 
+/// The debts of earlier runs that are still to be paid. A tree that is not the running machine owes nothing: whatever
+/// boots it reads everything anew.
+pub fn owed(host: &Host) -> Result<Vec<Debt>, Fault> {
+    if !host.is_live() {
+        return Ok(Vec::new());
+    }
+    let records = ledger::read(&host.root)?;
+    Ok(ledger::debts(&records, &host.boot_id()?).into_iter().map(|(debt, _)| debt).collect())
+}
+
 /// Pays the debts of this boot: a daemon-reload, then the restarts, queued together.
 ///
 /// Restarts in `forbidden` stay owed and are returned.

@@ -232,10 +232,11 @@ impl Root {
         sync_dir(&parent).map_err(|e| self.fail("sync the directory of", path, e))
     }
 
-    /// Makes a directory of the agent's own, with those above it. Not for what undo must know of.
+    /// Makes a directory of the agent's own; those above it that are missing are everyone's to enter. Not for what undo
+    /// must know of.
     pub fn make_own_dirs(&self, path: &RootPath, meta: Meta) -> Result<(), FileError> {
         for missing in self.missing_dirs(path)? {
-            self.make_dir(&missing, meta)?;
+            self.make_dir(&missing, if missing == *path { meta } else { Meta::PROGRAM })?;
         }
         Ok(())
     }

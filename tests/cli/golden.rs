@@ -1,0 +1,205 @@
+//! Golden nodes: `tests/golden/NN-name/root` becomes what `expected` says, and a second run changes nothing.
+//!
+//! `expected.txt` lists every entry with its mode, or a link with its target; `expected/` holds the content of each file
+//! that the node's configuration determines. Run with `UPDATE_GOLDEN=1` to write both anew, and read the difference.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use nodeagent::host::facts::Facts;
+
+/// What differs from run to run, or is an input: listed, but not compared by content.
+const VOLATILE: [&str; 4] = ["var/lib/nodeagent/", "run/nodeagent/", "receipt.json", "opt/nodeagent/releases/"];
+
+/// A golden node's tree in a temporary directory.
+struct Tree {
+    dir: tempfile::TempDir,
+    golden: PathBuf,
+}
+
+impl Tree {
+    fn new(golden: &Path) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        copy(&golden.join("root"), &dir.path().join("root"));
+        // git keeps no modes but the executable bit, and a pair that others may read is made anew.
+        for pair in ["kubelet-client", "kubelet-server", "kube-proxy-client"] {
+            let path = dir.path().join(format!("root/etc/kubernetes/pki/{pair}.pem"));
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("mode of a pair");
+        }
+        let facts = serde_json::to_vec(&Facts::sample()).expect("facts");
+        fs::write(dir.path().join("facts.json"), facts).expect("facts");
+        Self { dir, golden: golden.to_owned() }
+    }
+
+    fn root(&self) -> PathBuf {
+        self.dir.path().join("root")
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nodeagent"));
+        command.args(args).arg("--root").arg(self.root()).arg("--facts").arg(self.dir.path().join("facts.json"));
+        command.output().expect("run the program")
+    }
+
+    /// Every entry by its path: mode, or target.
+    fn listing(&self) -> BTreeMap<String, String> {
+        let mut all = BTreeMap::new();
+        list(&self.root(), &self.root(), &mut all);
+        all
+    }
+
+    fn content(&self, path: &str) -> Vec<u8> {
+        fs::read(self.root().join(path)).unwrap_or_else(|e| panic!("read {path}: {e}"))
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("a directory");
+    for entry in fs::read_dir(from).expect("a golden directory") {
+        let entry = entry.expect("an entry");
+        let to = to.join(entry.file_name());
+        if entry.file_type().expect("its type").is_dir() {
+            copy(&entry.path(), &to);
+        } else {
+            fs::copy(entry.path(), &to).expect("a copy");
+        }
+    }
+}
+
+fn list(root: &Path, dir: &Path, all: &mut BTreeMap<String, String>) {
+    for entry in fs::read_dir(dir).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        let name = path.strip_prefix(root).expect("below the root").display().to_string();
+        let meta = path.symlink_metadata().expect("metadata");
+        if meta.is_symlink() {
+            all.insert(name, format!("link -> {}", fs::read_link(&path).expect("a target").display()));
+        } else if meta.is_dir() {
+            all.insert(name, format!("dir {:04o}", meta.permissions().mode() & 0o7777));
+            list(root, &path, all);
+        } else {
+            all.insert(name, format!("file {:04o}", meta.permissions().mode() & 0o7777));
+        }
+    }
+}
+
+/// The listing as it is compared: kept originals are named by digest, which says nothing to a reader.
+fn listing_text(listing: &BTreeMap<String, String>) -> String {
+    let shown = listing.iter().filter(|(path, _)| !path.starts_with("var/lib/nodeagent/kept/"));
+    shown.map(|(path, what)| format!("{what} {path}\n")).collect()
+}
+
+fn is_compared(path: &str, what: &str) -> bool {
+    what.starts_with("file") && !VOLATILE.iter().any(|volatile| path.contains(volatile))
+}
+
+fn goldens() -> Vec<PathBuf> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let mut all: Vec<PathBuf> =
+        fs::read_dir(dir).expect("goldens").map(|entry| entry.expect("a golden").path()).collect();
+    all.sort();
+    assert!(all.len() >= 2, "the golden nodes were not found: {all:?}");
+    all
+}
+
+fn update(tree: &Tree, listing: &BTreeMap<String, String>) {
+    let expected = tree.golden.join("expected");
+    let _ = fs::remove_dir_all(&expected);
+    for (path, _) in listing.iter().filter(|(path, what)| is_compared(path, what)) {
+        if tree.golden.join("root").join(path).exists()
+            && fs::read(tree.golden.join("root").join(path)).ok() == Some(tree.content(path))
+        {
+            continue;
+        }
+        let to = expected.join(path);
+        fs::create_dir_all(to.parent().expect("a parent")).expect("a directory");
+        fs::write(to, tree.content(path)).expect("expected content");
+    }
+    fs::write(tree.golden.join("expected.txt"), listing_text(listing)).expect("expected listing");
+}
+
+#[test]
+fn golden_nodes_are_reached_and_then_left_alone() {
+    for golden in goldens() {
+        let name = golden.display();
+        let tree = Tree::new(&golden);
+        let first = tree.run(&["bootstrap"]);
+        assert!(first.status.success(), "{name}: {}", String::from_utf8_lossy(&first.stderr));
+        let listing = tree.listing();
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            update(&tree, &listing);
+        }
+        let expected = fs::read_to_string(golden.join("expected.txt")).expect("expected.txt");
+        assert_eq!(listing_text(&listing), expected, "{name}");
+        let mut compared = 0;
+        for (path, _) in listing.iter().filter(|(path, what)| is_compared(path, what)) {
+            // What is not in `expected` must be as it was in `root`.
+            let want = [golden.join("expected").join(path), golden.join("root").join(path)];
+            let want =
+                want.iter().find(|path| path.exists()).unwrap_or_else(|| panic!("{name}: {path} is not expected"));
+            let want = String::from_utf8_lossy(&fs::read(want).expect("expected content")).into_owned();
+            assert_eq!(String::from_utf8_lossy(&tree.content(path)), want, "{name}: {path}");
+            compared += 1;
+        }
+        assert!(compared > 10, "{name}: only {compared} files were compared");
+
+        let ledger = tree.content("var/lib/nodeagent/ledger");
+        let second = tree.run(&["bootstrap"]);
+        let told = String::from_utf8_lossy(&second.stderr).into_owned();
+        assert!(second.status.success() && told.contains("nothing to do"), "{name}: {told}");
+        assert_eq!(tree.listing(), listing, "{name}: the second run changed an entry");
+        assert_eq!(tree.content("var/lib/nodeagent/ledger"), ledger, "{name}: the second run wrote to the ledger");
+        assert_eq!(tree.run(&["plan", "--exit-code"]).status.code(), Some(0), "{name}");
+    }
+}
+
+#[test]
+fn a_rollback_restores_every_golden_node() {
+    for golden in goldens() {
+        let name = golden.display();
+        let tree = Tree::new(&golden);
+        let before = tree.listing();
+        let contents: BTreeMap<String, Vec<u8>> = before
+            .iter()
+            .filter(|(_, what)| what.starts_with("file"))
+            .map(|(path, _)| (path.clone(), tree.content(path)))
+            .collect();
+        assert!(tree.run(&["bootstrap"]).status.success(), "{name}");
+        let rollback = tree.run(&["rollback"]);
+        assert!(rollback.status.success(), "{name}: {}", String::from_utf8_lossy(&rollback.stderr));
+        let own = |path: &str| {
+            ["var", "run", "opt/nodeagent/partial"]
+                .iter()
+                .any(|own| path == *own || path.starts_with(&format!("{own}/")))
+        };
+        let mut after = tree.listing();
+        after.retain(|path, _| !own(path) || before.contains_key(path));
+        assert_eq!(after, before, "{name}: entries");
+        for (path, content) in contents {
+            assert!(tree.content(&path) == content, "{name}: {path} is not what it was");
+        }
+        let held = tree.run(&["bootstrap"]);
+        assert!(String::from_utf8_lossy(&held.stderr).contains("holds this node"), "{name}");
+        assert_eq!(tree.run(&["plan", "--exit-code"]).status.code(), Some(6), "{name}: held, and still pending");
+    }
+}
+
+#[test]
+fn a_plan_is_the_same_twice_and_changes_nothing() {
+    let golden = &goldens()[0];
+    let tree = Tree::new(golden);
+    let before = tree.listing();
+    let (one, two) = (tree.run(&["plan", "-o", "json"]), tree.run(&["plan", "-o", "json"]));
+    assert_eq!(String::from_utf8_lossy(&one.stdout), String::from_utf8_lossy(&two.stdout));
+    assert_eq!(tree.listing(), before);
+    let plan: serde_json::Value = serde_json::from_slice(&one.stdout).expect("JSON");
+    assert_eq!(plan["kind"], "Plan");
+    let resources = plan["resources"].as_array().expect("resources");
+    assert!(resources.iter().any(|r| r["status"] == "differs" && r["differences"][0]["what"] == "file"), "{plan}");
+    assert!(resources.iter().any(|r| r["status"] == "skipped"), "{plan}");
+    // The facts that a plan prints are the ones that --facts reads.
+    let facts: Facts = serde_json::from_value(plan["facts"].clone()).expect("facts");
+    assert_eq!(facts, Facts::sample());
+}
