@@ -1,6 +1,12 @@
 //! The lab itself: what the other tests rely on.
 
-use std::{fs, time::Duration};
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 use openssl::{hash::MessageDigest, pkey::PKey, sign::Signer as Hmac};
@@ -180,4 +186,47 @@ fn post(lab: &Lab, what: &str, body: &Value) -> Result<Value> {
     let answer = lab.run_in_network(&["curl", "--silent", "--cacert", &ca, "--data", &body.to_string(), &url])?;
     let text = String::from_utf8(answer.stdout).with_context(|| format!("{url} answered no text"))?;
     Ok(serde_json::from_str(&text).unwrap_or_else(|_| text.into()))
+}
+
+#[test]
+fn a_killed_lab_leaves_no_process() -> Result<()> {
+    const VICTIM: &str = "NODEAGENT_LAB_VICTIM";
+    if std::env::var_os(VICTIM).is_some() {
+        // This is the process that gets killed: it says where its lab is, and waits for that.
+        return Lab::run("victim", |lab| {
+            let _node = lab.node("worker1", WORKER).boot()?;
+            println!("\nlab {}", lab.directory().display());
+            std::thread::sleep(COMMAND);
+            anyhow::bail!("nobody killed this lab")
+        });
+    }
+    let mut victim = Command::new(std::env::current_exe()?)
+        .args(["--exact", "the_lab::a_killed_lab_leaves_no_process", "--nocapture"])
+        .env(VICTIM, "1")
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("start a lab to kill")?;
+    let lines = BufReader::new(victim.stdout.take().context("the victim has an output")?).lines();
+    let told = lines.map_while(Result::ok).find_map(|line| line.strip_prefix("lab ").map(PathBuf::from));
+    victim.kill()?;
+    victim.wait()?;
+    let directory = told.context("the victim's lab did not come up")?;
+
+    let label = format!("nodeagent-lab-{}-0", victim.id());
+    process::wait_until("its processes to end", COMMAND, || {
+        let left = process::ok(
+            &["find", "/sys/fs/cgroup", "-path", &format!("*/{label}/*"), "-name", "cgroup.procs"],
+            COMMAND,
+        )?;
+        let left: Vec<_> = left.lines().filter(|procs| fs::read(procs).is_ok_and(|pids| !pids.is_empty())).collect();
+        ensure!(left.is_empty(), "there are processes in {left:?}");
+        Ok(())
+    })?;
+
+    // The next lab takes away what is no process.
+    Lab::run("sweeper", |_| Ok(()))?;
+    assert!(!directory.exists(), "{} is swept", directory.display());
+    assert!(!Path::new("/run/netns").join(&label).exists(), "the network namespace {label} is swept");
+    let name = directory.file_name().context("a run directory has a name")?;
+    fs::remove_dir_all(directory.with_file_name("../kept").join(name)).context("remove what was kept on purpose")
 }

@@ -1,4 +1,5 @@
-//! One cgroup per node in every hierarchy, so that two nodes do not share the names below theirs.
+//! One cgroup per node in every hierarchy, so that two nodes do not share the names below theirs, and so that nothing
+//! that a lab started can be lost from sight.
 
 use std::{
     fs,
@@ -7,6 +8,10 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 
 use super::process::wait_until;
 
@@ -19,22 +24,16 @@ pub struct Cgroups {
 }
 
 impl Cgroups {
-    /// Makes them. A cpuset takes no process before it has processors and memory nodes.
-    pub fn new(name: &str) -> Result<Self> {
-        let directories: Vec<_> = hierarchies()?.iter().map(|root| root.join(name)).collect();
-        let cgroups = Self { directories };
-        for directory in &cgroups.directories {
-            fs::create_dir_all(directory).with_context(|| format!("create cgroup {}", directory.display()))?;
-            for setting in ["cpuset.cpus", "cpuset.mems"] {
-                let inherited = directory.with_file_name(setting);
-                if inherited.exists() {
-                    let value = fs::read(&inherited).with_context(|| format!("read {}", inherited.display()))?;
-                    let own = directory.join(setting);
-                    fs::write(&own, value).with_context(|| format!("write {}", own.display()))?;
-                }
-            }
+    /// Makes `name` in the cgroups of the lab that is labelled so.
+    pub fn new(label: &str, name: &str) -> Result<Self> {
+        let mut directories = Vec::new();
+        for root in hierarchies()? {
+            let lab = root.join(label);
+            make(&lab)?;
+            directories.push(lab.join(name));
         }
-        Ok(cgroups)
+        directories.iter().try_for_each(|directory| make(directory))?;
+        Ok(Self { directories })
     }
 
     /// Moves a process in; what it starts later stays in.
@@ -47,14 +46,27 @@ impl Cgroups {
         Ok(())
     }
 
-    /// Removes those that `name` had, whoever made them.
-    pub fn remove(name: &str) -> Result<()> {
+    /// Ends whatever is still in the cgroups of a lab, and removes them. `label` may be followed by a name in it.
+    pub fn remove(label: &str) -> Result<()> {
         for root in hierarchies()? {
-            let directory = root.join(name);
+            let directory = root.join(label);
             wait_until(&format!("cgroup {} to be empty", directory.display()), EMPTY, || remove(&directory))?;
         }
         Ok(())
     }
+}
+
+/// A cpuset takes no process before it has processors and memory nodes.
+fn make(directory: &Path) -> Result<()> {
+    fs::create_dir_all(directory).with_context(|| format!("create cgroup {}", directory.display()))?;
+    for setting in ["cpuset.cpus", "cpuset.mems"] {
+        let (inherited, own) = (directory.with_file_name(setting), directory.join(setting));
+        if inherited.exists() && own.exists() {
+            let value = fs::read(&inherited).with_context(|| format!("read {}", inherited.display()))?;
+            fs::write(&own, value).with_context(|| format!("write {}", own.display()))?;
+        }
+    }
+    Ok(())
 }
 
 /// Where cgroup hierarchies are mounted: one for v2, one per controller for v1.
@@ -68,7 +80,7 @@ fn hierarchies() -> Result<Vec<PathBuf>> {
         .collect())
 }
 
-/// A cgroup can be removed only after those in it.
+/// A cgroup can be removed only after those in it, and after the last process has left it.
 fn remove(directory: &Path) -> Result<()> {
     if !directory.exists() {
         return Ok(());
@@ -78,6 +90,10 @@ fn remove(directory: &Path) -> Result<()> {
         if entry.file_type()?.is_dir() {
             remove(&entry.path())?;
         }
+    }
+    for pid in fs::read_to_string(directory.join("cgroup.procs"))?.lines().map(str::parse) {
+        // It may have ended by itself meanwhile.
+        let _ = kill(Pid::from_raw(pid?), Signal::SIGKILL);
     }
     fs::remove_dir(directory).with_context(|| format!("remove cgroup {}", directory.display()))
 }

@@ -25,7 +25,9 @@ mod services;
 mod tree;
 
 use std::{
-    env, fs,
+    env,
+    fmt::Write,
+    fs,
     path::{Path, PathBuf},
     process::Output,
 };
@@ -35,11 +37,10 @@ use anyhow::{Context, Result, anyhow, ensure};
 pub use self::{
     ca::Ca,
     net::{CONTROLLER, SERVICES, WORKER},
-    node::{BOOT, COMMAND, Node, NodeSpec},
-    process::wait_until,
+    node::{COMMAND, Node, NodeSpec},
     services::{Signer, Site, Web},
 };
-use self::{net::Net, release::Digests, rundir::RunDir};
+use self::{cgroup::Cgroups, net::Net, release::Digests, rundir::RunDir};
 
 /// Where the mirror has the agent itself.
 const AGENT: &str = "nodeagent";
@@ -56,6 +57,7 @@ pub struct Lab {
     pub digests: Digests,
     agent_digest: String,
     tree: PathBuf,
+    cgroups: Cgroups,
     net: Net,
     run: RunDir,
 }
@@ -76,11 +78,17 @@ impl Lab {
         let docroot = run.path().join("docroot");
         let digests = release::lay_out(&cache, &docroot, &stand_in(agent)?)?;
         let agent_digest = release::publish(agent, &docroot.join(AGENT))?;
+        let cgroups = Cgroups::new(&run.label(), "services")?;
         let ca = Ca::new()?;
-        let signer = Signer::start(&net, &run.path().join("signer"), &ca)?;
-        let mirror =
-            Web::start(&net, &run.path().join("mirror"), SERVICES.parse()?, &Site::Mirror { docroot: &docroot })?;
-        Ok(Self { mirror, signer, ca, digests, agent_digest, tree, net, run })
+        let signer = Signer::start(&net, &cgroups, &run.path().join("signer"), &ca)?;
+        let mirror = Web::start(
+            &net,
+            &cgroups,
+            &run.path().join("mirror"),
+            SERVICES.parse()?,
+            &Site::Mirror { docroot: &docroot },
+        )?;
+        Ok(Self { mirror, signer, ca, digests, agent_digest, tree, cgroups, net, run })
     }
 
     /// Runs `test` in a lab of its own: what an error or a panic leaves behind is kept for inspection.
@@ -128,7 +136,7 @@ impl Lab {
     /// Opens the API server's port, with a certificate of the cluster's authority. There is no API server behind it.
     pub fn start_stand_in_api_server(&self) -> Result<Web> {
         let directory = self.directory().join("stand-in-api-server");
-        Web::start(&self.net, &directory, CONTROLLER.parse()?, &Site::StandInApiServer { ca: &self.ca })
+        Web::start(&self.net, &self.cgroups, &directory, CONTROLLER.parse()?, &Site::StandInApiServer { ca: &self.ca })
     }
 
     /// What the mirror serves.
@@ -183,5 +191,13 @@ fn stand_in(agent: &Path) -> Result<PathBuf> {
 
 /// SHA-256 in hexadecimal.
 fn digest(bytes: &[u8]) -> String {
-    openssl::sha::sha256(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&openssl::sha::sha256(bytes))
+}
+
+/// Two digits per byte, as every tool here writes and wants them.
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }

@@ -12,11 +12,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use nix::{
     fcntl::{OFlag, OpenHow, ResolveFlag, openat2},
-    sys::{
-        signal::{Signal, kill},
-        stat::Mode,
-    },
-    unistd::Pid,
+    sys::stat::Mode,
 };
 use serde_json::{Map, Value};
 
@@ -37,7 +33,7 @@ pub const COMMAND: Duration = Duration::from_mins(1);
 /// For a node to end what runs on it.
 const POWER_OFF: Duration = Duration::from_secs(30);
 
-/// The tree of the lab that its user-data and its secrets arrive in.
+/// Where cloud-init's `NoCloud` source finds what a cloud would tell the node.
 const SEED: &str = "/var/lib/cloud/seed/nocloud";
 
 /// What a node is before it boots.
@@ -119,11 +115,6 @@ struct Running {
 }
 
 impl Node<'_> {
-    /// Its host name.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
     /// Where the files are that this node has and the cached tree has not.
     pub fn changed_files(&self) -> PathBuf {
         self.directory.join("upper")
@@ -139,7 +130,7 @@ impl Node<'_> {
     /// Powers the node on without waiting for anything but its first process.
     pub fn power_on(&mut self) -> Result<()> {
         ensure!(self.running.is_none(), "node {} runs already", self.name);
-        let cgroups = Cgroups::new(&self.machine)?;
+        let cgroups = Cgroups::new(&self.lab.label(), &self.name)?;
         let merged = self.directory.join("merged").display().to_string();
         let containerd = self.directory.join("containerd").display().to_string();
         let args = self.lab.net().inside(&[
@@ -159,7 +150,7 @@ impl Node<'_> {
         ]);
         let envs = [("SYSTEMD_NSPAWN_API_VFS_WRITABLE", "1"), ("SYSTEMD_NSPAWN_USE_CGNS", "1")];
         let log = self.directory.join("console.log");
-        let mut nspawn = Daemon::start(&self.machine, &args, &envs, &log, |pid| cgroups.enter(pid))?;
+        let mut nspawn = Daemon::start(&self.machine, &args, &envs, &log, &cgroups)?;
         let pid = nspawn.pid();
         let init = nspawn.wait_until(&format!("the first process of {}", self.name), BOOT, || init_of(pid))?;
         self.running = Some(Running { nspawn, init });
@@ -172,8 +163,7 @@ impl Node<'_> {
             // the agent's included.
             let state = self.ok(&["systemctl", "show", "--property=ActiveState", "--value", "cloud-final.service"])?;
             match state.trim() {
-                "active" => Ok(()),
-                "failed" => Ok(()),
+                "active" | "failed" => Ok(()),
                 state => bail!("cloud-final.service is {state}"),
             }
         })
@@ -283,7 +273,7 @@ impl Node<'_> {
         if let Some(mut running) = self.running.take() {
             running.nspawn.wait_for_end(POWER_OFF)?;
         }
-        Cgroups::remove(&self.machine)
+        Cgroups::remove(&format!("{}/{}", self.lab.label(), self.name))
     }
 
     /// Shuts the node down and boots it again.
@@ -295,13 +285,9 @@ impl Node<'_> {
     /// Cuts the node's power: no process gets to say a last word.
     pub fn kill(&mut self) -> Result<()> {
         if let Some(mut running) = self.running.take() {
-            // With its first process all others of the node end.
-            let _ = kill(Pid::from_raw(i32::try_from(running.init)?), Signal::SIGKILL);
-            if running.nspawn.wait_for_end(POWER_OFF).is_err() {
-                running.nspawn.kill();
-            }
+            running.nspawn.kill();
         }
-        Cgroups::remove(&self.machine)
+        Cgroups::remove(&format!("{}/{}", self.lab.label(), self.name))
     }
 }
 
@@ -317,20 +303,24 @@ impl Drop for Node<'_> {
     }
 }
 
-/// The only child of systemd-nspawn that becomes the node's first process. Before that it is a helper that sets it up,
-/// which the kernel does not count as the first of a process namespace.
-fn init_of(nspawn: u32) -> Result<u32> {
-    let path = format!("/proc/{nspawn}/task/{nspawn}/children");
-    let children = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
-    for child in children.split_whitespace() {
-        let status = fs::read_to_string(format!("/proc/{child}/status"))?;
-        let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:")).context("no NSpid")?;
-        let comm = fs::read_to_string(format!("/proc/{child}/comm"))?;
-        if numbers.split_whitespace().nth(1) == Some("1") && comm.trim() == "systemd" {
-            return child.parse().context("read a process id");
+/// The node's first process. It comes last in a line of descendants: `unshare`, systemd-nspawn, at times a helper of
+/// that, and then the one that is number 1 in the innermost namespace.
+fn init_of(daemon: u32) -> Result<u32> {
+    let mut pid = daemon;
+    loop {
+        let path = format!("/proc/{pid}/task/{pid}/children");
+        let children = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+        let child = children.split_whitespace().next();
+        pid =
+            child.with_context(|| format!("process {pid} has not started it"))?.parse().context("read a process id")?;
+        let comm = fs::read_to_string(format!("/proc/{pid}/comm"))?;
+        if comm.trim() == "systemd" {
+            let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+            let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:")).context("no NSpid")?;
+            ensure!(numbers.split_whitespace().last() == Some("1"), "process {pid} is not the first of its namespace");
+            return Ok(pid);
         }
     }
-    bail!("systemd-nspawn (process {nspawn}) has not started it")
 }
 
 fn search(directory: &Path, needles: &[Vec<u8>], found: &mut Vec<PathBuf>) -> Result<()> {
@@ -351,6 +341,5 @@ fn search(directory: &Path, needles: &[Vec<u8>], found: &mut Vec<PathBuf>) -> Re
 
 fn contains(bytes: &[u8], needle: &[u8]) -> bool {
     let Some((first, rest)) = needle.split_first() else { return true };
-    let starts = bytes.iter().enumerate().filter(|(_, byte)| *byte == first);
-    starts.into_iter().any(|(at, _)| bytes[at + 1..].starts_with(rest))
+    bytes.iter().enumerate().any(|(at, byte)| byte == first && bytes[at + 1..].starts_with(rest))
 }

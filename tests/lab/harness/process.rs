@@ -12,16 +12,14 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail};
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
+
+use super::cgroup::Cgroups;
 
 /// How often a condition is asked again.
 const POLL: Duration = Duration::from_millis(20);
 
-/// How long a service may take to end after it was asked to.
-const STOP: Duration = Duration::from_secs(5);
+/// How many lines of a program's complaints an error repeats.
+const TAIL: usize = 20;
 
 /// What `timeout` exits with when the deadline passed.
 const TIMED_OUT: i32 = 124;
@@ -69,7 +67,8 @@ fn shown<S: AsRef<OsStr>>(args: &[S]) -> String {
 fn tail(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(text);
     let lines: Vec<_> = text.trim_end().lines().collect();
-    lines[lines.len().saturating_sub(20)..].iter().map(|line| format!("\n    {line}")).collect()
+    let end = &lines[lines.len().saturating_sub(TAIL)..];
+    if end.is_empty() { String::new() } else { format!("\n    {}", end.join("\n    ")) }
 }
 
 /// Starts a child from the one thread that lives as long as this process.
@@ -96,7 +95,8 @@ fn spawn(command: Command) -> Result<Child> {
     answered.recv().context("the spawner thread is gone")?.context("start a child process")
 }
 
-/// A service of the lab: killed with the lab's process, asked to end when dropped.
+/// A service of the lab, in a process namespace of its own: killed, with all that it started, when dropped or when the
+/// lab's process dies.
 pub struct Daemon {
     name: String,
     child: Child,
@@ -104,32 +104,34 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Starts `args` with its output in `log`. The program begins only after `prepare` was done with its process id,
-    /// which is how a node enters its own cgroups first.
+    /// Starts `args` in `cgroups` with its output in `log`.
     pub fn start<S: AsRef<OsStr>>(
         name: &str,
         args: &[S],
         envs: &[(&str, &str)],
         log: &Path,
-        prepare: impl FnOnce(u32) -> Result<()>,
+        cgroups: &Cgroups,
     ) -> Result<Self> {
         let out = File::create(log).with_context(|| format!("create {}", log.display()))?;
         let mut command = Command::new("setpriv");
-        // The shell holds the process at its door until a line arrives; if the lab dies first, the end of the pipe
-        // sends it away.
-        command.args(["--pdeathsig", "KILL", "--", "sh", "-c", r#"read -r _ && exec "$@" </dev/null"#, "sh"]);
+        command.args(["--pdeathsig", "KILL", "--"]);
+        // The shell holds the process at its door until a line says that it is in its cgroups; if the lab dies first, the
+        // end of the pipe sends it away.
+        command.args(["sh", "-c", r#"read -r _ && exec "$@" </dev/null"#, "sh"]);
+        // With the first process of a process namespace all others end: a web server's workers, a node's services.
+        command.args(["unshare", "--pid", "--mount-proc", "--fork", "--kill-child=KILL", "--"]);
         command.args(args).envs(envs.iter().copied());
         command.stdin(Stdio::piped()).stderr(out.try_clone()?).stdout(out);
         let mut child = spawn(command).with_context(|| format!("start {name}"))?;
         let door = child.stdin.take();
         let daemon = Self { name: name.to_owned(), child, log: log.to_owned() };
-        prepare(daemon.child.id()).with_context(|| format!("prepare {name}"))?;
+        cgroups.enter(daemon.pid())?;
         let mut door = door.with_context(|| format!("{name} has no standard input"))?;
         std::io::Write::write_all(&mut door, b"go\n").with_context(|| format!("let {name} begin"))?;
         Ok(daemon)
     }
 
-    /// Its process id.
+    /// The process that everything of this service descends from.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -155,7 +157,7 @@ impl Daemon {
         })
     }
 
-    /// Ends it without asking.
+    /// Ends it, and all that it started, without asking.
     pub fn kill(&mut self) {
         // Either call fails only when the process has ended already.
         let _ = self.child.kill();
@@ -169,12 +171,6 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        if matches!(self.child.try_wait(), Ok(None)) {
-            if let Ok(pid) = i32::try_from(self.child.id()) {
-                let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
-            }
-            let _ = self.wait_for_end(STOP);
-        }
         self.kill();
     }
 }

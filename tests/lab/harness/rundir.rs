@@ -95,9 +95,15 @@ fn sweep(run: &Path, kept: &Path) -> Result<()> {
 /// Takes away what the lab made outside its directory.
 fn disarm(path: &Path) -> Result<()> {
     let label = label(path);
+    Cgroups::remove(&label)?;
     mounts::unmount_below(path)?;
     Net::remove(&label)?;
-    Cgroups::remove(&label)
+    // systemd-nspawn's own directory for each of the lab's machines, which it leaves when it is killed.
+    let left = fs::read_dir("/run/systemd/nspawn/propagate").into_iter().flatten().filter_map(Result::ok);
+    for entry in left.filter(|entry| entry.file_name().to_string_lossy().starts_with(&format!("{label}-"))) {
+        fs::remove_dir(entry.path()).with_context(|| format!("remove {}", entry.path().display()))?;
+    }
+    Ok(())
 }
 
 fn bury(path: &Path) -> Result<()> {

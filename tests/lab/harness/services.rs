@@ -1,7 +1,6 @@
 //! What a node talks to: a real web server as mirror and a real signer, both inside the lab's network only.
 
 use std::{
-    fmt::Write,
     fs,
     net::IpAddr,
     path::{Path, PathBuf},
@@ -13,6 +12,8 @@ use serde_json::json;
 
 use super::{
     ca::Ca,
+    cgroup::Cgroups,
+    hex,
     net::{Net, SERVICES},
     process::{self, Daemon},
 };
@@ -36,7 +37,7 @@ pub struct Web {
 
 impl Web {
     /// Starts it on `address` with its own configuration, logs and scratch below `directory`.
-    pub fn start(net: &Net, directory: &Path, address: IpAddr, site: &Site<'_>) -> Result<Self> {
+    pub fn start(net: &Net, cgroups: &Cgroups, directory: &Path, address: IpAddr, site: &Site<'_>) -> Result<Self> {
         fs::create_dir_all(directory).with_context(|| format!("create {}", directory.display()))?;
         let (name, port, server) = match site {
             Site::Mirror { docroot } => {
@@ -69,7 +70,7 @@ impl Web {
         let file = directory.join("nginx.conf");
         fs::write(&file, configuration).with_context(|| format!("write {}", file.display()))?;
         let args = ["nginx".to_owned(), "-c".to_owned(), file.display().to_string()];
-        let mut daemon = Daemon::start(name, &net.inside(&args), &[], &directory.join("output.log"), |_| Ok(()))?;
+        let mut daemon = Daemon::start(name, &net.inside(&args), &[], &directory.join("output.log"), cgroups)?;
         wait_for_port(&mut daemon, net, address, port)?;
         Ok(Self { _daemon: daemon, log: directory.join("access.log") })
     }
@@ -92,7 +93,7 @@ pub struct Signer {
 
 impl Signer {
     /// Starts it with the authority's key, in `directory`.
-    pub fn start(net: &Net, directory: &Path, ca: &Ca) -> Result<Self> {
+    pub fn start(net: &Net, cgroups: &Cgroups, directory: &Path, ca: &Ca) -> Result<Self> {
         const PORT: u16 = 8888;
         fs::create_dir_all(directory).with_context(|| format!("create {}", directory.display()))?;
         let address: IpAddr = SERVICES.parse()?;
@@ -115,7 +116,7 @@ impl Signer {
             format!("-tls-key={}", file("signer-key.pem")),
         ];
         let mut daemon =
-            Daemon::start("signer (cfssl)", &net.inside(&args), &[], &directory.join("output.log"), |_| Ok(()))?;
+            Daemon::start("signer (cfssl)", &net.inside(&args), &[], &directory.join("output.log"), cgroups)?;
         wait_for_port(&mut daemon, net, address, PORT)?;
         Ok(Self { url: format!("https://{address}:{PORT}"), auth_key, _daemon: daemon })
     }
@@ -143,10 +144,7 @@ fn signing_policy(auth_key: &str) -> serde_json::Value {
 fn random_hex() -> Result<String> {
     let mut bytes = [0; 16];
     openssl::rand::rand_bytes(&mut bytes)?;
-    Ok(bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    }))
+    Ok(hex(&bytes))
 }
 
 /// Asks the kernel rather than the service: a probe of ours would be in its log, and use up what a test counts.

@@ -25,6 +25,9 @@ struct Recipe {
     later: &'static [&'static str],
     /// Would reach out to the network, slow the boot, or need hardware that a container does not have.
     masked: &'static [&'static str],
+    /// Directories of settings that packages bring, each with the one where an empty name hides them. A node's kernel is
+    /// the machine's own, which must not get the distribution's defaults because a node boots on it.
+    hidden: &'static [(&'static str, &'static str)],
     /// Enabled as `(unit that wants it, unit)`.
     enabled: &'static [(&'static str, &'static str)],
     files: &'static [(&'static str, &'static str)],
@@ -64,6 +67,7 @@ const RECIPE: Recipe = Recipe {
         "systemd-networkd.socket",
         "systemd-pstore.service",
     ],
+    hidden: &[("usr/lib/sysctl.d", "etc/sysctl.d"), ("usr/lib/modules-load.d", "etc/modules-load.d")],
     enabled: &[("network-online.target", "lab-network.service")],
     files: &[
         // systemd-networkd waits for udev when /sys is writable, as the agent needs it to be; there is no udev here.
@@ -139,6 +143,12 @@ fn build(root: &Path) -> Result<()> {
     let units = root.join("etc/systemd/system");
     for unit in RECIPE.masked {
         link("/dev/null", &units.join(unit))?;
+    }
+    for (brought, hiding) in RECIPE.hidden {
+        let brought = root.join(brought);
+        for entry in fs::read_dir(&brought).with_context(|| format!("list {}", brought.display()))? {
+            link("/dev/null", &root.join(hiding).join(entry?.file_name()))?;
+        }
     }
     for (path, text) in RECIPE.files {
         write(&root.join(path), text)?;
