@@ -53,9 +53,40 @@ impl<E: Explain> From<E> for Fault {
     }
 }
 
-/// The whole chain on one line, outermost first: a cause is never printed twice.
+/// The whole chain on one line, outermost first. Many errors print their cause themselves, since they are also shown
+/// alone: such a cause is not printed again.
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:#}", self.cause)
+        let mut text = String::new();
+        for cause in self.cause.chain().map(ToString::to_string) {
+            if text.is_empty() {
+                text = cause;
+            } else if !text.ends_with(&cause) {
+                text.push_str(": ");
+                text.push_str(&cause);
+            }
+        }
+        f.write_str(&text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("read {path}: {source}")]
+    struct Outer {
+        path: &'static str,
+        source: std::io::Error,
+    }
+
+    impl Explain for Outer {}
+
+    #[test]
+    fn no_cause_is_printed_twice() {
+        let fault = Fault::from(Outer { path: "/x", source: std::io::Error::other("broken") });
+        assert_eq!(fault.to_string(), "read /x: broken");
+        assert_eq!(fault.context("fetch y").to_string(), "fetch y: read /x: broken");
     }
 }

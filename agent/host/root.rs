@@ -45,6 +45,9 @@ impl Explain for FileError {
             Errno::EACCES => "run as root".to_owned(),
             Errno::EPERM => "run as root; if you do, look for an immutable flag (lsattr)".to_owned(),
             Errno::EIO => "the disk fails; see dmesg".to_owned(),
+            Errno::ENOSYS => {
+                "nodeagent needs openat2 (Linux 5.6); in a unit of your own, RestrictSUIDSGID= forbids it".to_owned()
+            }
             Errno::EXDEV => "keep /opt/nodeagent on one file system".to_owned(),
             Errno::ENOTDIR => "something that is no directory is in the way; move it".to_owned(),
             _ => return None,

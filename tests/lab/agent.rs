@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
+use crate::bootstrap::bootstrapped;
 use crate::harness::{Lab, Node, WORKER};
 
 /// For the agent to do, or to give up, what a test asks of it.
@@ -15,20 +16,6 @@ fn worker(lab: &Lab) -> Result<Node<'_>> {
     let node = lab.worker("worker1", WORKER)?.boot()?;
     bootstrapped(&node)?;
     Ok(node)
-}
-
-/// Waits until the agent's unit has done its work.
-pub fn bootstrapped(node: &Node<'_>) -> Result<()> {
-    node.wait_until("nodeagent.service to succeed", AGENT, |node| {
-        let property = |name| node.property("nodeagent.service", name);
-        let (state, result, ended) =
-            (property("ActiveState")?, property("Result")?, property("ExecMainExitTimestamp")?);
-        if state == "inactive" && result == "success" && !ended.is_empty() {
-            return Ok(());
-        }
-        let last = node.ok(&["journalctl", "--no-pager", "--lines=15", "--output=cat", "--unit=nodeagent.service"])?;
-        anyhow::bail!("it is {state}, its last result {result}; its last words:\n{last}")
-    })
 }
 
 /// Runs the agent on the node and returns its exit code, stdout and stderr.
