@@ -282,14 +282,6 @@ impl Root {
         }
     }
 
-    /// Free space of the file system that holds the path, in bytes.
-    pub fn free_bytes(&self, path: &RootPath) -> Result<u64, FileError> {
-        let how = OpenHow::new().flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC).resolve(RESOLVE);
-        let fd = nix::fcntl::openat2(&self.dir, path.relative(), how).map_err(|e| self.fail("open", path, e))?;
-        let stat = nix::sys::statvfs::fstatvfs(&fd).map_err(|e| self.fail("stat the file system of", path, e))?;
-        Ok(stat.blocks_available().saturating_mul(stat.fragment_size()))
-    }
-
     fn is_dir(&self, path: &RootPath) -> bool {
         matches!(self.entry(path, false), Ok(Entry::Dir(_)))
     }
