@@ -9,7 +9,7 @@ CACHE      := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/nodeagent
 THREADS    := 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test lint test-unit test-lab check-static deny clean-lab
+.PHONY: help setup build demo test lint test-unit test-lab check-static deny fuzz fuzz-short clean-lab
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -28,12 +28,14 @@ demo: setup ## boot one node from cloud-config/worker.yaml and show what the age
 test: ## everything that continuous integration runs
 	$(MAKE) lint
 	$(MAKE) test-unit
+	$(MAKE) fuzz-short
 	$(MAKE) test-lab
 	$(MAKE) check-static
 	$(MAKE) deny
 
 lint: setup ## formatting, and clippy with warnings denied
 	cargo fmt --check
+	cargo fmt --check --manifest-path fuzz/Cargo.toml
 	cargo clippy --locked --profile lab --all-targets -- -D warnings
 
 test-unit: setup ## unit and golden tests
@@ -52,6 +54,12 @@ check-static: build ## prove that the release binary is static
 
 deny: setup ## licences, banned crates, sources, and advisories where their database can be had
 	@tests/lab/deny.sh
+
+fuzz: setup ## fuzz every parser for FUZZ_SECONDS each (600)
+	@fuzz/run.sh $(or $(FUZZ_SECONDS),600)
+
+fuzz-short: setup ## fuzz every parser for 15 seconds each
+	@fuzz/run.sh 15
 
 clean-lab: ## remove cached node trees, packages, and what failed labs left
 	@if [ -n "$$(ls -A $(CACHE)/lab/run 2>/dev/null)" ]; then \

@@ -7,7 +7,7 @@ use openssl::error::ErrorStack;
 use openssl::x509::{X509, X509NameEntryRef, X509NameRef, X509Ref};
 
 use crate::config::values::RootPath;
-use crate::engine::fault::{Class, Explain};
+use crate::engine::fault::{Class, Explain, quote};
 
 /// Why nothing can be trusted in the name of a CA file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -162,7 +162,7 @@ pub(super) fn seconds_between(a: &Asn1TimeRef, b: &Asn1TimeRef) -> Result<i64, E
 pub(super) fn name_text(name: &X509NameRef) -> String {
     let part = |entry: &X509NameEntryRef| {
         let kind = entry.object().nid().short_name().unwrap_or("?");
-        let value = entry_text(entry);
+        let value = quote(&entry_text(entry));
         format!("{kind}={value}")
     };
     let parts: Vec<String> = name.entries().map(part).collect();

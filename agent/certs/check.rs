@@ -17,6 +17,7 @@ use openssl::x509::{GeneralNameRef, X509, X509ExtendedKeyUsage, X509KeyUsage, X5
 use super::authority::{Authority, entry_text, name_text, seconds_between, unix};
 use super::key::{Key, KeyError};
 use super::request::{Usage, Wanted};
+use crate::engine::fault::quote;
 use crate::engine::resource::Delta;
 
 /// A pair is replaced when less than this part of its life is left.
@@ -198,7 +199,7 @@ fn san_text(name: &GeneralNameRef) -> String {
         .or_else(|| name.ipaddress().and_then(address).map(|ip| ip.to_string()))
         .or_else(|| name.email().map(|email| format!("email:{email}")))
         .or_else(|| name.uri().map(|uri| format!("URI:{uri}")))
-        .unwrap_or_else(|| "a name of another kind".to_owned())
+        .map_or_else(|| "a name of another kind".to_owned(), |name| quote(&name))
 }
 
 /// Whether TLS peers would take the certificate in this part. Without the extension every usage is allowed (RFC 5280),

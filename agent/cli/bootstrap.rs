@@ -77,7 +77,7 @@ fn is_held(settings: &Settings, host: &Host, tell: &Teller) -> Result<bool, Faul
     let records = ledger::read(&host.root)?;
     match history::hold(&records) {
         Some((config, at)) if config.as_ref().is_none_or(|held| *held == settings.digest) => {
-            let since = clock::text(std::time::UNIX_EPOCH + std::time::Duration::from_secs(at));
+            let since = clock::text_of(at);
             tell.tell(&Event::Held { since: &since });
             Ok(true)
         }

@@ -335,6 +335,7 @@ mod tests {
         let table = [
             ("roles: worker", "roles", "n:1:1: roles: unknown key; did you mean role?"),
             ("cluster: {apiserver: x}", "cluster.apiserver", "did you mean apiServer?"),
+            ("\"a\\nb\\e\": 1", "a\\nb\\u{1b}", "n:1:1: a\\nb\\u{1b}: unknown key"),
             ("zebra: 1", "zebra", "unknown key; known here: apiVersion, kind, role, node,"),
             ("kind: Nodeconfig", "kind", "\"Nodeconfig\" is not known here; it must be: NodeConfig"),
             ("role: etcd", "role", "etcd is not supported by this version; it knows: worker"),

@@ -32,11 +32,18 @@ impl Problem {
             file: at.file.to_string(),
             line: at.line,
             column: at.column,
-            key: key.to_owned(),
+            // A key in quotes can hold anything, and one problem is one line.
+            key: visible(key),
             message: message.into(),
             order: at.order,
         }
     }
+}
+
+/// The text with its control characters spelt out.
+fn visible(text: &str) -> String {
+    let spell = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(spell).collect()
 }
 
 impl fmt::Display for Problem {

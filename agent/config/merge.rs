@@ -97,5 +97,32 @@ mod tests {
             }
             prop_assert!(one.keys().chain(two.keys()).all(|name| map.contains_key(name)));
         }
+
+        #[test]
+        fn three_files_merge_in_any_grouping_and_saying_it_twice_changes_nothing(
+            one in a_map(), two in a_map(), three in a_map(),
+        ) {
+            let (one, two, three) = (read(0, "one", &one), read(1, "two", &two), read(2, "three", &three));
+            let twice = merge(merge(one.clone(), two.clone()), two.clone());
+            prop_assert_eq!(show(&twice), show(&merge(one.clone(), two.clone())));
+            let left = merge(merge(one.clone(), two.clone()), three.clone());
+            let right = merge(one, merge(two, three));
+            prop_assert_eq!(show(&left), show(&right));
+        }
+    }
+
+    /// A map in flow style, of scalars, lists and maps. Without blanks and with one kind of value by key: a later
+    /// scalar takes away an earlier map for good, and only the grouping from the left knows of it.
+    fn a_map() -> impl Strategy<Value = String> {
+        let scalars = prop::collection::btree_map("[a-c]", "[0-9]", 0..3);
+        let lists = prop::collection::btree_map("[d-e]", "\\[[0-9]\\]", 0..2);
+        let inner = prop::collection::btree_map("[a-c]", "[0-9]", 0..3).prop_map(|map| flow(&map));
+        let maps = prop::collection::btree_map("[f-g]", inner, 0..2);
+        (scalars, lists, maps).prop_map(|(a, b, c)| flow(&a.into_iter().chain(b).chain(c).collect()))
+    }
+
+    fn flow(map: &std::collections::BTreeMap<String, String>) -> String {
+        let entries: Vec<String> = map.iter().map(|(name, value)| format!("{name}: {value}")).collect();
+        format!("{{{}}}", entries.join(", "))
     }
 }

@@ -27,6 +27,8 @@ pub mod values;
 pub use errors::{ConfigErrors, Problem};
 pub use settings::Settings;
 
+use std::sync::LazyLock;
+
 use document::Document;
 use places::Places;
 use values::Sha256;
@@ -40,10 +42,13 @@ pub struct Source {
     pub text: Vec<u8>,
 }
 
+/// Made once: it is the same every time, and takes longer than reading a file.
+static SCHEMA: LazyLock<serde_json::Value> = LazyLock::new(document::schema);
+
 /// The Settings that the sources describe: `node.yaml`, then the drop-ins in name order; later ones win.
 pub fn load(sources: Vec<Source>) -> Result<Settings, ConfigErrors> {
     let (tree, mut problems) = read(&sources).map_err(ConfigErrors::new)?;
-    let checked = check::check(&document::schema(), &tree);
+    let checked = check::check(&SCHEMA, &tree);
     let typed = match checked {
         Ok(typed) if problems.is_empty() => typed,
         Ok(_) => return Err(ConfigErrors::new(problems)),

@@ -19,6 +19,10 @@ const MAX_BYTES: usize = 1 << 20;
 /// Most maps and lists inside one another. The schema needs five.
 const MAX_DEPTH: usize = 32;
 
+/// Most bytes in one key: a unit's name has at most 255. Each problem names its whole key, so that without a bound a
+/// file of a megabyte could ask for gigabytes.
+const MAX_KEY: usize = 256;
+
 /// Where something stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Position {
@@ -312,6 +316,9 @@ impl<'a> Reader<'a, '_> {
             let Value::Scalar(Scalar { text: name, .. }) = name_node.value else {
                 return Err(Problem::new(&name_node.at, key, "a key must be plain text, not a map or a list"));
             };
+            if name.len() > MAX_KEY {
+                return Err(Problem::new(&name_node.at, key, format!("a key has at most {MAX_KEY} bytes")));
+            }
             let value_key = child_key(key, &name);
             let (event, span) = self.next()?;
             let node = self.node(event, span, &value_key, depth + 1)?;
@@ -396,6 +403,7 @@ mod tests {
     #[test]
     fn what_is_refused_says_where_and_why() {
         let deep = "[".repeat(100);
+        let long = format!("a:\n  {}: 1\n", "x".repeat(MAX_KEY + 1));
         let table: &[(&[u8], &str)] = &[
             (b"", "n.yaml:1:1: the file holds no settings"),
             (b"# only this\n", "n.yaml:1:1: the file holds no settings"),
@@ -415,6 +423,7 @@ mod tests {
             (b"a: [1\nb: 2\n", "this is not YAML"),
             (b"a: 'x\n", "this is not YAML"),
             (deep.as_bytes(), "more than 32 maps"),
+            (long.as_bytes(), "n.yaml:2:3: a: a key has at most 256 bytes"),
         ];
         for (text, wanted) in table {
             let shown = String::from_utf8_lossy(text);

@@ -244,14 +244,25 @@ fn root_path(text: &str) -> Result<String, BadValue> {
     if !text.starts_with('/') {
         return Err(refuse(text, WANTED, "it does not start with /"));
     }
-    if text.contains('\0') || text.len() > 4000 {
-        return Err(refuse(text, WANTED, "it is too long or holds a zero byte"));
+    if text.contains(char::is_control) || text.len() > 4000 {
+        return Err(refuse(text, WANTED, "it is too long or holds a control character"));
     }
     let parts: Vec<&str> = text.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
     if parts.contains(&"..") {
         return Err(refuse(text, WANTED, "it climbs with .."));
     }
     Ok(format!("/{}", parts.join("/")))
+}
+
+/// Most bytes of a path that the configuration may name: far more than anyone needs, and far enough below the most that
+/// a [`RootPath`] takes that files can be named below it.
+const LONGEST_GIVEN_PATH: usize = 1024;
+
+fn short_enough(path: &str) -> Result<(), BadValue> {
+    if path.len() > LONGEST_GIVEN_PATH {
+        return Err(refuse(path, "a path", format!("it is longer than {LONGEST_GIVEN_PATH} bytes")));
+    }
+    Ok(())
 }
 
 fn unit_name(text: &str) -> Result<String, BadValue> {
@@ -265,7 +276,7 @@ fn unit_name(text: &str) -> Result<String, BadValue> {
         return Err(refuse(text, WANTED, "it is empty or longer than 255 bytes"));
     }
     if !TYPES.contains(&kind) {
-        return Err(refuse(text, WANTED, format!("systemd has no unit type .{kind}")));
+        return Err(refuse(text, WANTED, format!("systemd has no unit type {kind:?}")));
     }
     match stem.chars().find(|c| !c.is_ascii_alphanumeric() && !":-_.\\@".contains(*c)) {
         Some(bad) => Err(refuse(text, WANTED, format!("{bad:?} cannot be in a unit name"))),
@@ -421,11 +432,16 @@ fn split_authority(url: &str) -> Result<(String, u16), &'static str> {
     if host.is_empty() {
         return Err("it names no host (an empty variable?)");
     }
+    // As `nodeagent wait` has it: units wait for the host that stands here.
+    let in_a_name = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+    if host.len() > 253 || !(authority.starts_with('[') || host.chars().all(in_a_name)) {
+        return Err("its host is neither a name nor an address");
+    }
     let port = match port {
         None => default,
         Some(port) => match port.parse::<u16>() {
-            Ok(0) | Err(_) => return Err("its port is not a number from 1 to 65535"),
-            Ok(port) => port,
+            Ok(number) if number > 0 && port.bytes().all(|b| b.is_ascii_digit()) => number,
+            _ => return Err("its port is not a number from 1 to 65535"),
         },
     };
     Ok((host.to_owned(), port))
@@ -530,7 +546,7 @@ pub fn check_format(format: &str, text: &str) -> Result<(), BadValue> {
         text.parse::<T>().map(drop)
     }
     match format {
-        "path" => check::<RootPath>(text),
+        "path" => check::<RootPath>(text).and_then(|()| short_enough(text)),
         "unit" => check::<UnitName>(text),
         "node-name" => check::<NodeName>(text),
         "interface" => check::<InterfaceName>(text),
@@ -623,6 +639,8 @@ impl JsonSchema for Limit {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -644,7 +662,18 @@ mod tests {
             (
                 "http-url",
                 &["https://10.10.30.11:6443", "http://[::1]:8080/x", "https://api"],
-                &["", "ftp://x", "http://:8080", "https://x:0", "https://u@x", "https://x/?q", "http://[::1"],
+                &[
+                    "",
+                    "ftp://x",
+                    "http://:8080",
+                    "https://x:0",
+                    "https://u@x",
+                    "https://x/?q",
+                    "http://[::1",
+                    "http://a:+80",
+                    "http://a%b",
+                    "https://${API}:6443",
+                ],
             ),
             ("artifact-version", &["v1.34.2", "2.1.4"], &["", "../x", ".x", "a/b"]),
             ("dns-domain", &["cluster.local", "k8s"], &["", "a..b", "Cluster.local", "-a"]),
@@ -663,6 +692,27 @@ mod tests {
     }
 
     #[test]
+    fn errors_are_one_line_whatever_was_refused() {
+        for format in
+            ["path", "unit", "node-name", "interface", "sysctl", "module", "version", "http-url", "cidr", "limit"]
+        {
+            for text in ["/a\nb", "kubelet.se\0rvice", "a\u{1b}.b", "1\r/2", "http://a\n:1"] {
+                let error = check_format(format, text).expect_err(text).to_string();
+                assert!(!error.contains(char::is_control), "{format}: {error:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_path_that_is_given_leaves_room_for_names_below_it() {
+        let long = format!("/{}", "x".repeat(LONGEST_GIVEN_PATH));
+        assert!(check_format("path", &long).is_err_and(|error| error.to_string().contains("longer than 1024 bytes")));
+        assert!(check_format("path", &long[..LONGEST_GIVEN_PATH]).is_ok());
+        // Joining names to the longest one that a type alone accepts would panic.
+        assert!(long.parse::<RootPath>().is_ok());
+    }
+
+    #[test]
     fn cidr_clears_host_bits_and_counts() {
         let cidr: Cidr = "10.10.30.77/24".parse().expect("a network");
         assert_eq!(cidr.to_string(), "10.10.30.0/24");
@@ -677,5 +727,88 @@ mod tests {
         let url: HttpUrl = "https://[fd00::1]:6443/".parse().expect("a URL");
         assert_eq!(url.host_port(), ("fd00::1".to_owned(), 6443));
         assert_eq!(url.join("/a").as_str(), "https://[fd00::1]:6443/a");
+    }
+
+    /// The text of a value is the value, also by way of JSON.
+    fn reads_back<T>(text: &str) -> Result<Option<T>, TestCaseError>
+    where
+        T: FromStr<Err = BadValue> + fmt::Display + fmt::Debug + PartialEq + Serialize + serde::de::DeserializeOwned,
+    {
+        let Ok(value) = text.parse::<T>() else { return Ok(None) };
+        prop_assert!(value.to_string().parse::<T>().is_ok_and(|again| again == value), "{:?}", value);
+        let json = serde_json::to_string(&value).map_err(|error| TestCaseError::fail(error.to_string()))?;
+        prop_assert!(serde_json::from_str::<T>(&json).is_ok_and(|again| again == value), "{:?}", value);
+        Ok(Some(value))
+    }
+
+    /// A good value of every kind, and text that is none of any.
+    fn some_text() -> impl Strategy<Value = String> {
+        prop_oneof![
+            "\\PC{0,40}",
+            "(/[a-z.]{0,5}){1,5}",
+            "[a-zA-Z0-9:_.@-]{1,20}\\.(service|slice|timer)",
+            "[a-z0-9-]{1,10}(\\.[a-z0-9-]{1,10}){0,3}",
+            "[a-z0-9_/]{1,8}(\\.[a-z0-9_/]{1,8}){1,3}",
+            "[0-9a-fA-F]{64}",
+            "v[0-9]{1,3}(\\.[0-9]{1,3}){2}([-+][a-z0-9.]{0,5})?",
+            "https?://([a-z0-9._-]{1,9}|\\[[0-9a-f:]{2,9}\\])(:[0-9+]{1,6})?(/[a-z/]{0,9})?",
+            "([0-9]{1,20}|infinity)(:([0-9]{1,20}|infinity))?",
+            "[0-9]{1,3}(\\.[0-9]{1,3}){3}/[0-9]{1,2}",
+            "[0-9a-f:]{2,20}/[0-9]{1,3}",
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2048))]
+
+        #[test]
+        fn every_value_reads_back(text in some_text()) {
+            reads_back::<UnitName>(&text)?;
+            reads_back::<NodeName>(&text)?;
+            reads_back::<InterfaceName>(&text)?;
+            reads_back::<ModuleName>(&text)?;
+            reads_back::<Sha256>(&text)?;
+            reads_back::<Version>(&text)?;
+            reads_back::<ArtifactName>(&text)?;
+            reads_back::<ArtifactVersion>(&text)?;
+            reads_back::<DnsDomain>(&text)?;
+            reads_back::<RootPath>(&text)?;
+            reads_back::<Limit>(&text)?;
+            reads_back::<Cidr>(&text)?;
+            if let Some(key) = reads_back::<SysctlKey>(&text)? {
+                let file = key.file();
+                prop_assert_eq!(file.parse::<RootPath>().map(String::from), Ok(file));
+            }
+            if let Some(url) = reads_back::<HttpUrl>(&text)? {
+                let joined = url.join("/a/b");
+                prop_assert_eq!(joined.as_str().parse(), Ok(joined));
+            }
+        }
+
+        #[test]
+        fn limits_read_back(a in any::<u64>(), b in any::<u64>()) {
+            let limit = Limit { soft: a.min(b), hard: a.max(b) };
+            prop_assert_eq!(limit.to_string().parse(), Ok(limit));
+        }
+
+        #[test]
+        fn networks_hold_the_address_that_they_were_named_by(ip in any::<IpAddr>(), prefix in 0_u8..=128) {
+            let prefix = if ip.is_ipv4() { prefix.min(32) } else { prefix };
+            let cidr: Cidr = format!("{ip}/{prefix}").parse().expect("a network");
+            prop_assert!(cidr.contains(ip) && cidr.contains(cidr.nth(0)), "{}", cidr);
+            prop_assert_eq!(cidr.to_string().parse(), Ok(cidr));
+        }
+
+        #[test]
+        fn no_path_leaves_the_root(text in "/?(([a-z .]{0,4}|\\.\\.|\\PC)/){0,5}[a-z.]{0,4}", name in "[a-z0-9][a-z0-9.]{0,9}") {
+            let Ok(path) = text.parse::<RootPath>() else { return Ok(()) };
+            for path in [path.clone(), path.parent(), path.join(&name)] {
+                prop_assert!(path.as_str().starts_with('/') && !path.as_str().split('/').any(|part| part == ".."), "{}", path);
+                prop_assert!(!path.relative().is_empty() && !path.relative().starts_with('/'), "{}", path);
+            }
+            let below = path.join(&name);
+            prop_assert_eq!(below.name(), name.as_str());
+            prop_assert_eq!(below.parent(), path);
+        }
     }
 }

@@ -305,16 +305,16 @@ impl<'h> Hand<'h> {
     fn block(&mut self, by: By<'_>, path: &RootPath, lines: Vec<String>) -> Result<(), Fault> {
         let root = &self.host.root;
         let (text, meta, before) = match root.entry(path, true)? {
-            Entry::Absent => (String::new(), Meta::FILE, Before::Absent),
+            Entry::Absent => (Vec::new(), Meta::FILE, Before::Absent),
             Entry::File { meta, bytes, .. } => {
-                let text = String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned();
+                let text = bytes.unwrap_or_default();
                 let before = Before::Lines(block::lines(&text));
                 (text, meta, before)
             }
             other => return Err(self.in_the_way(path, &other).into()),
         };
         self.record(by, Logged::Block { path: path.clone(), lines: lines.clone() }, before)?;
-        Ok(self.host.root.put(path, block::with_lines(&text, &lines).as_bytes(), meta)?)
+        Ok(self.host.root.put(path, &block::with_lines(&text, &lines), meta)?)
     }
 
     /// What is at a path before a Change. Its bytes are kept unless they are secret, or a program's.

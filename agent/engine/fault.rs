@@ -30,6 +30,17 @@ pub trait Explain: std::error::Error + Send + Sync + 'static {
     }
 }
 
+/// What another machine says, fit to be part of a message: one line of bounded length, and nothing that a terminal obeys.
+pub fn quote(text: &str) -> String {
+    const LONGEST: usize = 300;
+    let mut quoted: String =
+        text.chars().take(LONGEST).map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect();
+    if text.chars().nth(LONGEST).is_some() {
+        quoted.push('…');
+    }
+    quoted
+}
+
 /// Any module's error, on its way to the person.
 #[derive(Debug)]
 pub struct Fault {
@@ -88,5 +99,18 @@ mod tests {
         let fault = Fault::from(Outer { path: "/x", source: std::io::Error::other("broken") });
         assert_eq!(fault.to_string(), "read /x: broken");
         assert_eq!(fault.context("fetch y").to_string(), "fetch y: read /x: broken");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quotes_are_one_short_line() {
+        assert_eq!(quote("plain words, \u{e9}"), "plain words, \u{e9}");
+        assert_eq!(quote("a\nb\u{1b}[2J"), "a\u{fffd}b\u{fffd}[2J");
+        assert_eq!(quote(&"x".repeat(300)).len(), 300);
+        assert_eq!(quote(&"x".repeat(301)), format!("{}…", "x".repeat(300)));
     }
 }

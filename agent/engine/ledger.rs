@@ -287,11 +287,11 @@ fn kept(sha256: &Sha256) -> RootPath {
     RootPath::literal(DIR).join("kept").join(sha256.as_str())
 }
 
-/// The records in `bytes`, and how many bytes they are: what follows is a torn tail.
+/// The records in `bytes`, and how many bytes they are: what follows is a torn tail. `path` is for the error.
 ///
 /// A last line without its newline is torn. So is a last line whose checksum is wrong: a power cut can leave the length
 /// of an append without its data. A bad line with a good one behind it is damage.
-fn parse(bytes: &[u8], path: &str) -> Result<(Vec<Record>, usize), LedgerError> {
+pub fn parse(bytes: &[u8], path: &str) -> Result<(Vec<Record>, usize), LedgerError> {
     let mut records = Vec::new();
     let mut offset = 0;
     while offset < bytes.len() {
@@ -312,16 +312,22 @@ fn parse(bytes: &[u8], path: &str) -> Result<(Vec<Record>, usize), LedgerError> 
     Ok((records, offset))
 }
 
-fn encode(record: &Record) -> Result<Vec<u8>, serde_json::Error> {
+/// A record as its line in the ledger.
+pub fn encode(record: &Record) -> Result<Vec<u8>, serde_json::Error> {
     let json = serde_json::to_string(record)?;
-    Ok(format!("{:08x} {json}\n", crc32fast::hash(json.as_bytes())).into_bytes())
+    Ok(format!("{} {json}\n", checksum(&json)).into_bytes())
 }
 
+fn checksum(json: &str) -> String {
+    format!("{:08x}", crc32fast::hash(json.as_bytes()))
+}
+
+/// The record in a line without its line break, or what is wrong with it.
 fn decode(line: &[u8]) -> Result<Record, String> {
     let text = std::str::from_utf8(line).map_err(|e| e.to_string())?;
     let (sum, json) = text.split_once(' ').ok_or("it has no checksum")?;
-    let sum = u32::from_str_radix(sum, 16).map_err(|_| "its checksum is no number")?;
-    if sum != crc32fast::hash(json.as_bytes()) {
+    // As text: a number has several spellings, and only one of them was written here.
+    if sum != checksum(json) {
         return Err("its checksum does not match".to_owned());
     }
     serde_json::from_str(json).map_err(|e| e.to_string())
@@ -400,13 +406,13 @@ impl Ledger {
 
     /// The number that the next Change gets.
     pub fn next_seq(&self) -> u64 {
-        history::changes(&self.records).map(|made| made.seq + 1).max().unwrap_or(1)
+        history::changes(&self.records).map(|made| made.seq.saturating_add(1)).max().unwrap_or(1)
     }
 
     /// The number that the next run gets.
     pub fn next_run(&self) -> u64 {
         let runs = self.records.iter().filter_map(|r| if let Record::Run { run, .. } = r { Some(*run) } else { None });
-        runs.max().unwrap_or(0) + 1
+        runs.max().unwrap_or(0).saturating_add(1)
     }
 
     /// Appends a record; it is on the disk when this returns.
@@ -449,6 +455,8 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::disallowed_methods, reason = "tests prepare their own files")]
+    use proptest::prelude::*;
+
     use super::*;
     use crate::engine::id::Step;
 
@@ -513,6 +521,127 @@ mod tests {
             std::fs::write(&file, &damaged).expect("damage");
             let error = Ledger::open(&root).err().unwrap_or_else(|| panic!("damage at {at} was not seen"));
             assert!(error.to_string().contains(&format!("at byte {second}")), "damage at {at}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_checksum_has_one_spelling() {
+        let line = encode(&run(1, "bootstrap")).expect("a line");
+        let text = String::from_utf8(line).expect("text");
+        let (sum, json) = text.trim_end().split_once(' ').expect("a checksum");
+        assert!(decode(text.trim_end().as_bytes()).is_ok());
+        for other in
+            [sum.to_uppercase().replace(|c: char| c.is_ascii_digit(), "0"), format!("+{sum}"), format!("0{sum}")]
+        {
+            assert!(decode(format!("{other} {json}").as_bytes()).is_err(), "{other}");
+        }
+    }
+
+    #[test]
+    fn the_largest_numbers_have_a_successor() {
+        let dir = tempfile::tempdir().expect("directory");
+        let (_, mut ledger) = ledger_in(&dir);
+        ledger.append(run(u64::MAX, "bootstrap")).expect("append");
+        ledger.append(change(u64::MAX, u64::MAX, vec![])).expect("append");
+        assert_eq!((ledger.next_seq(), ledger.next_run()), (u64::MAX, u64::MAX));
+    }
+
+    fn sha256() -> impl Strategy<Value = Sha256> {
+        any::<[u8; 32]>().prop_map(|raw| Sha256::from_raw(&raw))
+    }
+
+    fn path() -> impl Strategy<Value = RootPath> {
+        "(/\\PC{1,8}){1,3}".prop_filter_map("climbs", |text| text.parse().ok())
+    }
+
+    fn unit() -> impl Strategy<Value = UnitName> {
+        "[a-zA-Z0-9:_.@-]{1,20}\\.(service|socket|slice)".prop_map(|text| UnitName::literal(&text))
+    }
+
+    fn meta() -> impl Strategy<Value = Meta> {
+        any::<(u32, u32, u32)>().prop_map(|(mode, uid, gid)| Meta { mode, uid, gid })
+    }
+
+    fn debts_owed() -> impl Strategy<Value = Vec<Debt>> {
+        prop::collection::vec(prop_oneof![Just(Debt::DaemonReload), unit().prop_map(Debt::Restart)], 0..3)
+    }
+
+    fn logged() -> impl Strategy<Value = Logged> {
+        let verb = prop_oneof![Just(Verb::Start), Just(Verb::Stop), Just(Verb::Restart)];
+        prop_oneof![
+            (path(), sha256(), meta(), any::<bool>()).prop_map(|(path, sha256, meta, credential)| Logged::Put {
+                path,
+                sha256,
+                meta,
+                credential
+            }),
+            (path(), any::<String>()).prop_map(|(path, to)| Logged::Link { path, to }),
+            (path(), meta()).prop_map(|(path, meta)| Logged::Dir { path, meta }),
+            (path(), any::<Vec<String>>()).prop_map(|(path, lines)| Logged::Block { path, lines }),
+            path().prop_map(|path| Logged::Remove { path }),
+            path().prop_map(|path| Logged::Destroy { path }),
+            ("[a-z0-9_]{1,9}(\\.[a-z0-9_/-]{1,9}[a-z]){1,3}", any::<String>())
+                .prop_filter_map("a sysctl", |(key, value)| { Some(Logged::Sysctl { key: key.parse().ok()?, value }) }),
+            "[a-z0-9_]{1,20}".prop_map(|name| Logged::Module { name: name.parse().expect("a module") }),
+            (unit(), any::<u64>()).prop_map(|(unit, value)| Logged::Property {
+                unit,
+                name: PropertyName::TasksMax,
+                value
+            }),
+            (unit(), verb).prop_map(|(unit, verb)| Logged::Job { unit, verb }),
+        ]
+    }
+
+    fn before() -> impl Strategy<Value = Before> {
+        prop_oneof![
+            Just(Before::Absent),
+            (sha256(), meta()).prop_map(|(sha256, meta)| Before::Kept { sha256, meta }),
+            meta().prop_map(|meta| Before::DigestOnly { meta }),
+            any::<String>().prop_map(|to| Before::Link { to }),
+            meta().prop_map(|meta| Before::Dir { meta }),
+            any::<Option<Vec<String>>>().prop_map(Before::Lines),
+            any::<String>().prop_map(Before::Value),
+            any::<u64>().prop_map(Before::Number),
+            any::<(String, String)>().prop_map(|(active, invocation)| Before::Unit { active, invocation }),
+            Just(Before::Nothing),
+        ]
+    }
+
+    fn record() -> impl Strategy<Value = Record> {
+        let step = prop::sample::select(&Step::ALL);
+        let made = (any::<(u64, u64, String)>(), (step, any::<String>()), logged(), before(), debts_owed());
+        prop_oneof![
+            (any::<(u64, String, u64, String)>(), prop::option::of(sha256()))
+                .prop_map(|((run, boot, at, command), config)| Record::Run { run, boot, at, command, config }),
+            made.prop_map(|((seq, run, boot), (step, name), change, before, owes)| {
+                Record::Change(Box::new(Made { seq, run, boot, id: Id::new(step, name), change, before, owes }))
+            }),
+            unit().prop_map(|unit| Record::Paid { debt: Debt::Restart(unit) }),
+            any::<(u64, bool)>().prop_map(|(seq, stays)| Record::Undone { seq, stays }),
+            (prop::option::of(sha256()), any::<u64>()).prop_map(|(config, at)| Record::Hold { config, at }),
+            Just(Record::Resume),
+            any::<bool>().prop_map(|done| Record::End { done }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn records_are_read_back_up_to_any_tear(records in prop::collection::vec(record(), 1..5), cut in any::<prop::sample::Index>()) {
+            let lines: Vec<Vec<u8>> = records.iter().map(|record| encode(record).expect("a line")).collect();
+            let whole = lines.concat();
+            let (read, good) = parse(&whole, "ledger").expect("what was written");
+            prop_assert_eq!((&read, good), (&records, whole.len()));
+
+            let cut = cut.index(whole.len());
+            let (read, good) = parse(&whole[..cut], "ledger").expect("a torn tail is no damage");
+            let whole_lines = whole[..cut].iter().filter(|byte| **byte == b'\n').count();
+            prop_assert_eq!(&read[..], &records[..whole_lines]);
+            prop_assert_eq!(good, lines[..whole_lines].concat().len());
+        }
+
+        #[test]
+        fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = parse(&bytes, "ledger");
         }
     }
 }

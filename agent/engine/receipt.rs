@@ -27,3 +27,25 @@ pub struct Verified {
     /// The file that was verified.
     pub stamp: Stamp,
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn verified() -> impl Strategy<Value = Verified> {
+        (any::<[u8; 32]>(), any::<(u64, u64, i128, i128)>()).prop_map(|(raw, (size, inode, mtime_ns, ctime_ns))| {
+            Verified { sha256: Sha256::from_raw(&raw), stamp: Stamp { size, inode, mtime_ns, ctime_ns } }
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn receipts_read_back(trust in any::<String>(), files in prop::collection::btree_map(any::<String>(), verified(), 0..4)) {
+            let receipt = Receipt { trust, files };
+            let json = serde_json::to_string(&receipt).expect("JSON");
+            prop_assert_eq!(serde_json::from_str::<Receipt>(&json).map_err(|e| TestCaseError::fail(e.to_string()))?, receipt);
+        }
+    }
+}

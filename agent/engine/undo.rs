@@ -125,11 +125,10 @@ fn undo_put(
 }
 
 fn undo_block(made: &Made, path: &RootPath, lines: &[String], now: &Seen) -> Result<Vec<Change>, KeptBecause> {
-    let Some(bytes) = now.bytes(path)? else {
+    let Some(text) = now.bytes(path)? else {
         return if made.before == Before::Absent { Ok(Vec::new()) } else { Err(KeptBecause::ChangedSince) };
     };
-    let text = String::from_utf8_lossy(bytes);
-    let current = super::block::lines(&text);
+    let current = super::block::lines(text);
     let before = match &made.before {
         Before::Lines(before) => before.clone(),
         Before::Absent => None,
@@ -143,7 +142,7 @@ fn undo_block(made: &Made, path: &RootPath, lines: &[String], now: &Seen) -> Res
     }
     let before = before.unwrap_or_default();
     // We made the file: it goes, unless others wrote into it since.
-    if made.before == Before::Absent && super::block::with_lines(&text, &[]).is_empty() {
+    if made.before == Before::Absent && super::block::with_lines(text, &[]).is_empty() {
         return Ok(vec![Change::Remove { path: path.clone() }]);
     }
     Ok(vec![Change::Block { path: path.clone(), lines: before }])

@@ -194,3 +194,60 @@ impl Facts {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn address() -> impl Strategy<Value = Address> {
+        let flaw = prop::sample::select(vec![Flaw::Tentative, Flaw::Duplicate, Flaw::Deprecated, Flaw::Temporary]);
+        (any::<(IpAddr, u8)>(), prop::option::of(flaw)).prop_map(|((ip, prefix), flaw)| Address { ip, prefix, flaw })
+    }
+
+    fn link() -> impl Strategy<Value = Link> {
+        let texts = any::<(String, String, String)>();
+        let numbers = any::<(u32, u32, bool, bool)>();
+        (texts, numbers, prop::collection::vec(address(), 0..3)).prop_map(
+            |((name, kind, mac), (index, mtu, up, loopback), addresses)| Link {
+                index,
+                name,
+                up,
+                loopback,
+                kind,
+                mtu,
+                mac,
+                addresses,
+            },
+        )
+    }
+
+    fn peer_route() -> impl Strategy<Value = PeerRoute> {
+        prop_oneof![
+            any::<(IpAddr, IpAddr)>().prop_map(|(peer, source)| PeerRoute::Via { peer, source }),
+            any::<String>().prop_map(|why| PeerRoute::Unresolved { why }),
+            any::<(IpAddr, String)>().prop_map(|(peer, why)| PeerRoute::Unroutable { peer, why }),
+        ]
+    }
+
+    fn default_route() -> impl Strategy<Value = DefaultRoute> {
+        any::<(bool, String, Option<IpAddr>, u32, Option<IpAddr>)>()
+            .prop_map(|(ipv6, link, gateway, metric, source)| DefaultRoute { ipv6, link, gateway, metric, source })
+    }
+
+    proptest! {
+        #[test]
+        fn facts_read_back(
+            (architecture, kernel, hostname, memory_bytes) in any::<(String, String, String, u64)>(),
+            cgroups in prop::sample::select(vec![Cgroups::Unified, Cgroups::Hybrid, Cgroups::Legacy, Cgroups::None]),
+            links in prop::collection::vec(link(), 0..3),
+            default_routes in prop::collection::vec(default_route(), 0..3),
+            routes in prop::collection::btree_map(any::<String>(), peer_route(), 0..3),
+        ) {
+            let facts = Facts { architecture, kernel, memory_bytes, hostname, cgroups, links, default_routes, routes };
+            let json = serde_json::to_string(&facts).expect("JSON");
+            prop_assert_eq!(serde_json::from_str::<Facts>(&json).map_err(|e| TestCaseError::fail(e.to_string()))?, facts);
+        }
+    }
+}

@@ -1,7 +1,7 @@
 //! Gathers [`Facts`]: asks the running kernel once, and changes nothing. No packet leaves the machine but those of
 //! name resolution.
 
-mod netlink;
+pub mod netlink;
 
 use std::collections::BTreeMap;
 use std::io;

@@ -81,7 +81,7 @@ pub fn limits(pid: u32) -> Result<LimitsSight, KernelError> {
 }
 
 /// Soft and hard limits from the text of `/proc/PID/limits` (proc(5)).
-fn parse_limits(text: &str) -> Vec<(Rlimit, u64, u64)> {
+pub fn parse_limits(text: &str) -> Vec<(Rlimit, u64, u64)> {
     let number = |word: &str| if word == "unlimited" { Some(Limit::INFINITY) } else { word.parse().ok() };
     let row = |limit: Rlimit| {
         let line = text.lines().find_map(|line| line.strip_prefix(limit.proc_row()))?;

@@ -141,8 +141,7 @@ impl Resource for HostsEntry {
     }
 
     fn diff(&self, seen: &Seen) -> Result<Diff, CannotTell> {
-        let text = String::from_utf8_lossy(seen.bytes(&Self::path())?.unwrap_or_default()).into_owned();
-        let now = block::lines(&text).unwrap_or_default();
+        let now = block::lines(seen.bytes(&Self::path())?.unwrap_or_default()).unwrap_or_default();
         let want = vec![self.line.clone()];
         if now == want {
             return Ok(Diff::Same);

@@ -89,7 +89,7 @@ impl EnvFile {
     }
 
     fn set(&mut self, key: &str, value: &str) {
-        if value.chars().any(char::is_control) {
+        if value.chars().any(unreadable) {
             self.comment(&format!("{key} is left out: a control character is in {value:?}"));
         } else {
             self.variables.insert(key.to_owned(), quoted(value));
@@ -128,6 +128,12 @@ fn link_key(name: &str) -> String {
     format!("{start}{}_IPV4", upper.collect::<String>())
 }
 
+/// Control characters, and the code points that Unicode keeps for no character: systemd refuses a whole file with one of
+/// these in a value (`unichar_is_valid` in its `src/basic/utf8.c`).
+fn unreadable(c: char) -> bool {
+    c.is_control() || matches!(u32::from(c), 0xfdd0..=0xfdef) || u32::from(c) & 0xfffe == 0xfffe
+}
+
 /// The value as it is, or in double quotes if a character could mean something to systemd or a shell.
 fn quoted(value: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "._:/-".contains(c);
@@ -144,6 +150,10 @@ fn quoted(value: &str) -> String {
     text.push('"');
     text
 }
+
+#[cfg(test)]
+#[path = "../../tests/reader/systemd_env.rs"]
+mod systemd_env;
 
 #[cfg(test)]
 mod tests {
@@ -276,31 +286,17 @@ NODE_NAME=worker-01
         }
     }
 
-    /// Key and value of a line, by the rules of systemd's `EnvironmentFile=`.
-    fn parsed(line: &str) -> Option<(String, String)> {
-        let (key, value) = line.split_once('=')?;
-        let mut characters = key.chars();
-        let first = characters.next()?;
-        let good = |c: char| c.is_ascii_uppercase() || c == '_';
-        if !good(first) || !characters.all(|c| good(c) || c.is_ascii_digit()) {
-            return None;
+    #[test]
+    fn no_value_makes_systemd_refuse_the_file() {
+        // Each of these once did, or was lost: what is no character, what ends a line, what is expanded or unescaped.
+        for name in ["\u{fffe}", "a\u{fdd0}", "\u{1ffff}", "a\rb", "$x `y` \"z\" \\", " a ", "#a", "'"] {
+            let facts = with(&Facts::sample(), name, "", "192.168.0.7", 24);
+            let identity = Identity { link: name.to_owned(), address: ip("192.168.0.7"), ..identity() };
+            let text = render(&cluster(), &facts, &identity);
+            let found = systemd_env::read(&text).unwrap_or_else(|why| panic!("{name:?}: {why}"));
+            let want = (!name.contains(unreadable)).then(|| name.to_owned());
+            assert_eq!(found.get("DEFAULT_INTERFACE"), want.as_ref(), "{name:?}");
         }
-        let Some(inner) = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else {
-            let plain = !value.is_empty() && !value.contains(|c: char| c.is_whitespace() || "\"'\\$`".contains(c));
-            return plain.then(|| (key.to_owned(), value.to_owned()));
-        };
-        let (mut text, mut escaped) = (String::new(), false);
-        for c in inner.chars() {
-            match c {
-                '\\' if !escaped => escaped = true,
-                '"' | '$' | '`' if !escaped => return None,
-                c => {
-                    text.push(c);
-                    escaped = false;
-                }
-            }
-        }
-        (!escaped).then_some((key.to_owned(), text))
     }
 
     proptest! {
@@ -319,19 +315,9 @@ NODE_NAME=worker-01
             let identity = Identity { link: names[0].clone(), address: ip("192.168.0.7"), ..identity() };
             let text = render(&cluster(), &facts, &identity);
             prop_assert!(text.ends_with('\n'));
-            let mut found = BTreeMap::new();
-            for line in text.split_terminator('\n') {
-                if line.starts_with("# ") {
-                    prop_assert!(!line.contains(|c: char| c.is_control() || c == '\\'), "{line:?}");
-                    continue;
-                }
-                let pair = parsed(line);
-                prop_assert!(pair.is_some(), "{line:?} for links {names:?}");
-                let (key, value) = pair.expect("checked");
-                prop_assert!(found.insert(key, value).is_none(), "{line:?} is there twice");
-            }
+            let found = systemd_env::read(&text).map_err(|why| TestCaseError::fail(format!("{why}: {text:?}")))?;
             prop_assert_eq!(found.get("DEFAULT_IPV4").map(String::as_str), Some("192.168.0.7"));
-            if !names[0].contains(char::is_control) {
+            if !names[0].contains(unreadable) {
                 prop_assert_eq!(found.get("DEFAULT_INTERFACE"), Some(&names[0]));
             }
             prop_assert_eq!(text, render(&cluster(), &facts, &identity));

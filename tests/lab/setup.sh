@@ -13,6 +13,7 @@ missing=
 need() { command -v "$1" >/dev/null || missing="$missing $2"; }
 need make make
 need gcc gcc
+need g++ g++
 need perl perl
 need pkg-config pkg-config
 need musl-gcc musl-tools

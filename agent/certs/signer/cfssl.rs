@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use super::{Order, Signer, Signing};
 use crate::config::values::{HttpUrl, RootPath};
-use crate::engine::fault::{Class, Explain};
+use crate::engine::fault::{Class, Explain, quote};
 use crate::engine::resource::{CannotTell, Seen, Thing};
 use crate::host::http::{HttpError, Trust};
 use crate::host::peers::Peers;
@@ -231,9 +231,9 @@ impl Cfssl {
     }
 
     /// The certificate in an answer, or why there is none.
-    pub(super) fn certificate(&self, answer: &Value) -> Result<Vec<u8>, CfsslError> {
+    pub fn certificate(&self, answer: &Value) -> Result<Vec<u8>, CfsslError> {
         let unintelligible = |why: String| CfsslError::Unintelligible { url: self.url.clone(), why };
-        let answer = Answer::deserialize(answer).map_err(|error| unintelligible(error.to_string()))?;
+        let answer = Answer::deserialize(answer).map_err(|error| unintelligible(quote(&error.to_string())))?;
         if let Some(refusal) = answer.errors.into_iter().next() {
             return Err(self.refused(refusal));
         }
@@ -248,8 +248,8 @@ impl Cfssl {
         match (code, message.as_str()) {
             (400, "invalid token") => CfsslError::WrongKey { url, path: self.auth_key_file.clone(), profile },
             (400, "no authentication provider") => CfsslError::ProfileUnauthenticated { url, profile },
-            (5000..6000, _) => CfsslError::Policy { url, profile, code, message },
-            _ => CfsslError::Refused { url, profile, code, message },
+            (5000..6000, _) => CfsslError::Policy { url, profile, code, message: quote(&message) },
+            _ => CfsslError::Refused { url, profile, code, message: quote(&message) },
         }
     }
 
@@ -369,6 +369,10 @@ mod tests {
             (
                 json!({ "success": true, "result": null, "errors": [], "messages": [] }),
                 "understand the answer of https://10.10.30.11:8888: it has neither a certificate nor an error",
+            ),
+            (
+                refusal(9002, "two\nlines \u{1b}[2J"),
+                "https://10.10.30.11:8888 refuses to sign with profile \"client\": two\u{fffd}lines \u{fffd}[2J (cfssl code 9002)",
             ),
             (json!({ "kind": "Status" }), "understand the answer of https://10.10.30.11:8888: missing field `success`"),
         ];

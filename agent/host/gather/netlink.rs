@@ -65,6 +65,16 @@ pub fn ask() -> Result<Network, NetlinkError> {
     Ok(read(&links, &addresses, &routes))
 }
 
+/// What three recorded answers say: those to the requests for links, for addresses and for routes, each as the bytes
+/// that the kernel sent.
+pub fn replay(links: &[u8], addresses: &[u8], routes: &[u8]) -> Result<Network, NetlinkError> {
+    let bodies = |dump: &Dump, answer: &[u8]| {
+        let mut bodies = Vec::new();
+        collect(dump, answer, &mut bodies).map(|_| bodies)
+    };
+    Ok(read(&bodies(&LINKS, links)?, &bodies(&ADDRESSES, addresses)?, &bodies(&ROUTES, routes)?))
+}
+
 /// Puts three answers together. An address or route whose link is gone by then is left out.
 fn read(links: &[Vec<u8>], addresses: &[Vec<u8>], routes: &[Vec<u8>]) -> Network {
     let mut by_index: BTreeMap<u32, Link> =
@@ -153,25 +163,44 @@ fn dump_once(dump: &Dump) -> Result<Option<Vec<Vec<u8>>>, NetlinkError> {
             Err(Errno::EINTR) => continue,
             other => other.map_err(refused)?,
         };
-        let mut rest = buffer.get(..got).ok_or(NetlinkError::Short { what: dump.what, length: got })?;
-        while !rest.is_empty() {
-            let (message, after) =
-                split_message(rest).ok_or(NetlinkError::Short { what: dump.what, length: rest.len() })?;
-            rest = after;
-            if message.flags & NLM_F_DUMP_INTR != 0 {
-                return Ok(None);
-            }
-            match message.kind {
-                NLMSG_DONE => return Ok(Some(bodies)),
-                NLMSG_ERROR => {
-                    let code = u32_at(message.body, 0).map_or(0, u32::cast_signed);
-                    return Err(refused(Errno::from_raw(code.wrapping_neg())));
-                }
-                kind if kind == dump.answer => bodies.push(message.body.to_vec()),
-                _ => {}
-            }
+        let datagram = buffer.get(..got).ok_or(NetlinkError::Short { what: dump.what, length: got })?;
+        match collect(dump, datagram, &mut bodies)? {
+            Progress::More => {}
+            Progress::Done => return Ok(Some(bodies)),
+            Progress::Interrupted => return Ok(None),
         }
     }
+}
+
+/// How far a dump is behind a datagram.
+enum Progress {
+    More,
+    Done,
+    /// The table changed meanwhile.
+    Interrupted,
+}
+
+/// Adds the bodies of the answers in a datagram.
+fn collect(dump: &Dump, datagram: &[u8], bodies: &mut Vec<Vec<u8>>) -> Result<Progress, NetlinkError> {
+    let mut rest = datagram;
+    while !rest.is_empty() {
+        let short = NetlinkError::Short { what: dump.what, length: rest.len() };
+        let (message, after) = split_message(rest).ok_or(short)?;
+        rest = after;
+        if message.flags & NLM_F_DUMP_INTR != 0 {
+            return Ok(Progress::Interrupted);
+        }
+        match message.kind {
+            NLMSG_DONE => return Ok(Progress::Done),
+            NLMSG_ERROR => {
+                let code = u32_at(message.body, 0).map_or(0, u32::cast_signed);
+                return Err(NetlinkError::Refused { what: dump.what, why: Errno::from_raw(code.wrapping_neg()) });
+            }
+            kind if kind == dump.answer => bodies.push(message.body.to_vec()),
+            _ => {}
+        }
+    }
+    Ok(Progress::More)
 }
 
 struct Message<'a> {

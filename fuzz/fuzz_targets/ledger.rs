@@ -1,0 +1,40 @@
+//! The ledger, as its bytes and as lines that get a good checksum here: what is accepted is a prefix, reads back as the
+//! same records, and can be asked everything; what is damaged is named by the start of a line.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use nodeagent::engine::ledger::{self, LedgerError, Record};
+
+fuzz_target!(|data: &[u8]| {
+    check(data);
+    let lines = String::from_utf8_lossy(data);
+    let lines = lines.lines().map(|line| {
+        let json = line.split_once(' ').map_or(line, |(_, json)| json);
+        format!("{:08x} {json}\n", crc32fast::hash(json.as_bytes()))
+    });
+    check(lines.collect::<String>().as_bytes());
+});
+
+fn check(bytes: &[u8]) {
+    match ledger::parse(bytes, "ledger") {
+        Ok((records, good)) => {
+            assert!(good <= bytes.len());
+            assert!(good == 0 || bytes[good - 1] == b'\n');
+            assert_eq!(records.len(), bytes[..good].iter().filter(|byte| **byte == b'\n').count());
+            let written = records.iter().flat_map(|record| ledger::encode(record).expect("a record"));
+            let written: Vec<u8> = written.collect();
+            assert_eq!(ledger::parse(&written, "ledger").expect("what was written").0, records);
+            ask(&records);
+        }
+        Err(LedgerError::Corrupt { offset, .. }) => {
+            assert!(offset == 0 || bytes[offset - 1] == b'\n', "byte {offset} begins no line");
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+fn ask(records: &[Record]) {
+    let _ = (ledger::debts(records, "boot-1"), ledger::hold(records));
+    let group = ledger::last_bootstrap(records);
+    assert!(group.len() <= ledger::changes(records).count());
+}

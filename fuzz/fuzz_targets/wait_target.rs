@@ -1,0 +1,16 @@
+//! A target of `nodeagent wait`: its text reads back as the same target, and a refusal shows what was refused.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use nodeagent::wait::target::Target;
+
+fuzz_target!(|text: &str| {
+    match text.parse::<Target>() {
+        Ok(target) => assert_eq!(target.to_string().parse(), Ok(target)),
+        Err(error) => {
+            let shown = error.to_string();
+            assert!(!shown.contains(char::is_control), "{shown:?}");
+            assert!(shown.contains(&format!("{text:?}")), "{shown:?}");
+        }
+    }
+});
