@@ -100,11 +100,6 @@ mod tests {
         assert_eq!(fault.to_string(), "read /x: broken");
         assert_eq!(fault.context("fetch y").to_string(), "fetch y: read /x: broken");
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
 
     #[test]
     fn quotes_are_one_short_line() {
