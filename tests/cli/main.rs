@@ -4,3 +4,6 @@
 mod config;
 mod docs;
 mod golden;
+mod kill;
+mod snapshot;
+mod world;
