@@ -16,7 +16,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::engine::fault::Fault;
 use crate::engine::id::Step;
-use crate::host::{self, console};
+use crate::host::{console, root};
 use crate::journal::{self, Teller};
 
 pub use exit::Exit;
@@ -88,7 +88,7 @@ enum Command {
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    host::forget_umask();
+    root::clear_umask();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage(&error).into(),

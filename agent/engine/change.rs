@@ -83,6 +83,9 @@ pub enum Change {
     },
 }
 
+/// Where files are fetched to before they are verified and placed: on the same file system as their place.
+pub const SCRATCH: &str = "/opt/nodeagent/partial";
+
 /// The content of a file that is put in place.
 #[derive(Clone)]
 pub enum Body {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::block;
-use super::change::{Body, Change, Debt, Meta, Verb};
+use super::change::{Body, Change, Debt, Meta, SCRATCH, Verb};
 use super::fault::{Explain, Fault};
 use super::history;
 use super::id::Id;
@@ -11,6 +11,7 @@ use super::ledger::{Before, Ledger, LedgerError, Logged, Made, Record};
 use super::receipt::{Receipt, Verified};
 use crate::config::values::{RootPath, Sha256, UnitName};
 use crate::host::lock::{self, Lock};
+use crate::host::root::{FileError, Root};
 use crate::host::seen::Entry;
 use crate::host::systemd::SystemdError;
 use crate::host::{Host, clock, kernel};
@@ -69,6 +70,16 @@ impl Explain for CannotEncode {}
 #[error("encode a receipt: {0}")]
 pub struct CannotEncode(#[from] serde_json::Error);
 
+/// Removes the temporary file of a Change that a kill interrupted. It can only be the last one that was announced.
+fn sweep(root: &Root, records: &[Record]) {
+    if let Some(Logged::Put { path, .. } | Logged::Link { path, .. } | Logged::Block { path, .. }) =
+        history::changes(records).next_back().map(|made| &made.change)
+    {
+        // Best effort: it is in nobody's way, and whoever puts something there again removes it or says why not.
+        let _ = root.remove_temporary(path);
+    }
+}
+
 /// Whose Changes are being made.
 #[derive(Debug, Clone, Copy)]
 pub struct By<'a> {
@@ -105,6 +116,7 @@ impl<'h> Hand<'h> {
         };
         let lock = lock::take(&host.root, command, LOCK_DEADLINE, told).await?;
         let mut ledger = Ledger::open(&host.root)?;
+        sweep(&host.root, ledger.records());
         let boot = host.boot_id()?;
         ledger.compact_if_large(&boot)?;
         Ok(Self { host, ledger, boot, tell: tell.clone(), run: None, command, config, _lock: lock })
@@ -126,9 +138,21 @@ impl<'h> Hand<'h> {
         self.note(Record::Resume)
     }
 
-    /// Records that the run came to its end.
+    /// Records that the run came to its end. After a good one, what is left in the scratch directory is nobody's.
     pub fn end(&mut self, done: bool) -> Result<(), LedgerError> {
+        if done {
+            self.clear_scratch()?;
+        }
         if self.run.is_some() { self.ledger.append(Record::End { done }) } else { Ok(()) }
+    }
+
+    /// Only the agent's own fetch, by cloud-config, may be at work there besides the holder of the lock.
+    fn clear_scratch(&self) -> Result<(), FileError> {
+        let dir = RootPath::literal(SCRATCH);
+        for name in self.host.root.list(&dir)?.iter().filter(|name| *name != "nodeagent") {
+            self.host.root.remove(&dir.join(name))?;
+        }
+        Ok(())
     }
 
     /// Makes a resource's Changes in their order. Jobs are handed back, so that all of a round are queued together.

@@ -84,9 +84,21 @@ pub fn since(records: &[Record], point: u64) -> Vec<&Made> {
     standing(records).into_iter().filter(|made| made.run > point).collect()
 }
 
+/// Where the undoing begins that did not come to its end and after which nothing else was done: the index of its run,
+/// the first one if it was killed more than once.
+pub fn interrupted_undoing(records: &[Record]) -> Option<usize> {
+    let ended = runs(records).into_iter().rev().take_while(|run| run.undoes() && !run.done).last()?.number;
+    records.iter().position(|record| matches!(record, Record::Run { run, .. } if *run == ended))
+}
+
 /// The Changes that a rollback undoes, last first: those of the last run that changed something, and of the runs before
 /// it that never came to a good end and that it therefore continued.
+///
+/// A rollback after one that was killed undoes what is left of the same bootstrap, even if that is nothing: it must not
+/// go one bootstrap further back.
 pub fn last_bootstrap(records: &[Record]) -> Vec<&Made> {
+    let undone = undone(records);
+    let records = &records[..interrupted_undoing(records).unwrap_or(records.len())];
     let good: BTreeSet<u64> = self::runs(records).into_iter().filter(|run| run.done).map(|run| run.number).collect();
     let mut group: Vec<&Made> = Vec::new();
     let mut runs: BTreeSet<u64> = BTreeSet::new();
@@ -98,6 +110,7 @@ pub fn last_bootstrap(records: &[Record]) -> Vec<&Made> {
         runs.insert(made.run);
         group.push(made);
     }
+    group.retain(|made| !undone.contains_key(&made.seq));
     group
 }
 
@@ -289,6 +302,10 @@ mod tests {
         records.extend([run(5, "rollback"), change(4, 5, vec![]), Record::Undone { seq: 3, stays: false }]);
         assert_eq!(seqs(last_bootstrap(&records)), [2], "a rollback that was killed goes on where it stopped");
         records.extend([Record::Undone { seq: 2, stays: false }]);
+        assert_eq!(seqs(last_bootstrap(&records)), [] as [u64; 0], "nor does it go further when nothing is left");
+        records.extend([run(6, "rollback")]);
+        assert_eq!(seqs(last_bootstrap(&records)), [] as [u64; 0], "nor when it was killed twice");
+        records.extend([Record::End { done: true }]);
         assert_eq!(seqs(last_bootstrap(&records)), [1], "the next rollback goes one bootstrap further back");
     }
 

@@ -270,6 +270,8 @@ pub struct Ledger {
     file: File,
     path: RootPath,
     records: Vec<Record>,
+    /// A line that could be neither finished nor taken back stands at the end.
+    torn: bool,
 }
 
 /// All records of the ledger, without opening it for writing. None if there is no ledger yet.
@@ -339,6 +341,8 @@ impl Ledger {
         let dir = RootPath::literal(DIR);
         root.make_own_dirs(&dir, Meta::root(0o700))?;
         root.make_own_dirs(&dir.join("kept"), Meta::root(0o700))?;
+        root.remove_temporaries(&dir)?;
+        root.remove_temporaries(&dir.join("kept"))?;
         let path = path();
         let mut file = root.open_append(&path)?;
         let fail = |doing| {
@@ -352,7 +356,7 @@ impl Ledger {
             file.set_len(good as u64).map_err(fail("drop the torn tail of"))?;
             file.sync_all().map_err(fail("sync"))?;
         }
-        Ok(Self { root: root.clone(), file, path, records })
+        Ok(Self { root: root.clone(), file, path, records, torn: false })
     }
 
     /// Makes the ledger small again if it has grown, by replacing it whole: a kill leaves the old one or the new one.
@@ -367,6 +371,7 @@ impl Ledger {
         };
         if self.file.metadata().map_err(fail("stat"))?.len() < COMPACT_FROM
             || !history::debts(&self.records, boot).is_empty()
+            || history::interrupted_undoing(&self.records).is_some()
         {
             return Ok(());
         }
@@ -422,11 +427,14 @@ impl Ledger {
             let path = path.clone();
             move |source| LedgerError::Io { doing, path, source }
         };
+        if self.torn {
+            return Err(fail("append to")(std::io::Error::other("an earlier record could not be written whole")));
+        }
         let line = encode(&record).map_err(|e| fail("encode a record of")(e.into()))?;
         let before = self.file.metadata().map_err(fail("stat"))?.len();
         if let Err(source) = self.file.write_all(&line).and_then(|()| self.file.sync_data()) {
             // A half-written line must not have a good one appended to it: that would be damage in the middle.
-            let _ = self.file.set_len(before);
+            self.torn = self.file.set_len(before).is_err();
             return Err(fail("append to")(source));
         }
         self.records.push(record);

@@ -113,7 +113,8 @@ pub async fn preview(host: &Host, back: Back, purge: bool) -> Result<Vec<Undone>
 pub async fn undo(hand: &mut Hand<'_>, back: Back, config: Option<Sha256>, purge: bool) -> Result<Vec<Undone>, Fault> {
     let records = hand.records().to_vec();
     let selected = back.select(&records, purge)?;
-    if selected.is_empty() {
+    // One that was killed has debts to pay and an end to record, even if nothing is left to undo.
+    if selected.is_empty() && history::interrupted_undoing(&records).is_none() {
         return Ok(Vec::new());
     }
     // The hold comes first: a machine that reboots in the middle must not build up what is being taken down.

@@ -57,7 +57,10 @@ pub fn needs(made: &Made) -> Option<&Sha256> {
 /// The Changes that bring back what was there before; none if it is there already.
 pub fn undo(made: &Made, kept: Option<Vec<u8>>, now: &Seen, purge: bool) -> Result<Vec<Change>, KeptBecause> {
     match &made.change {
-        Logged::Put { path, sha256, credential, .. } => undo_put(made, path, sha256, *credential && !purge, kept, now),
+        Logged::Put { path, sha256, credential, .. } => {
+            let secret = credential.then_some(purge);
+            undo_put(made, path, sha256, secret, kept, now)
+        }
         Logged::Link { path, to } => match now.entry(path)? {
             Entry::Link(target) if target == to => restore(path, &made.before, kept),
             entry if is_before(entry, None, &made.before) => Ok(Vec::new()),
@@ -102,11 +105,12 @@ pub fn control_file(unit: &UnitName, property: &str) -> RootPath {
     RootPath::literal("/run/systemd/system.control").join(&format!("{unit}.d/50-{property}.conf"))
 }
 
+/// `secret` says of a credential whether it is to be purged.
 fn undo_put(
     made: &Made,
     path: &RootPath,
     sha256: &Sha256,
-    stays: bool,
+    secret: Option<bool>,
     kept: Option<Vec<u8>>,
     now: &Seen,
 ) -> Result<Vec<Change>, KeptBecause> {
@@ -115,13 +119,29 @@ fn undo_put(
     if is_before(entry, digest, &made.before) {
         return Ok(Vec::new());
     }
-    if digest != Some(sha256) {
+    // A purge that was killed between destroying and restoring goes on where it was.
+    let destroyed = secret == Some(true) && matches!(entry, Entry::Absent);
+    if digest != Some(sha256) && !destroyed {
         return Err(KeptBecause::ChangedSince);
     }
-    if stays {
-        return Err(KeptBecause::Credential);
+    match secret {
+        None => restore(path, &made.before, kept),
+        Some(false) => Err(KeptBecause::Credential),
+        Some(true) => purge_put(path, made, kept, destroyed),
     }
-    restore(path, &made.before, kept)
+}
+
+/// Destroys a credential, then puts back what was there before unless that was a secret itself. One after the other: the
+/// bytes that a Change replaces or removes are kept, and no key's may be.
+fn purge_put(path: &RootPath, made: &Made, kept: Option<Vec<u8>>, destroyed: bool) -> Result<Vec<Change>, KeptBecause> {
+    let mut changes = Vec::new();
+    if !destroyed {
+        changes.push(Change::Destroy { path: path.clone() });
+    }
+    if !matches!(made.before, Before::Absent | Before::DigestOnly { .. }) {
+        changes.extend(restore(path, &made.before, kept)?);
+    }
+    Ok(changes)
 }
 
 fn undo_block(made: &Made, path: &RootPath, lines: &[String], now: &Seen) -> Result<Vec<Change>, KeptBecause> {

@@ -28,12 +28,6 @@ use root::{FileError, Root};
 use seen::Sight;
 use systemd::{Systemd, SystemdError};
 
-/// Makes the caller's umask not matter: every file and directory is made with the mode that is written down for it, and
-/// never has another one in between.
-pub fn forget_umask() {
-    nix::sys::stat::umask(nix::sys::stat::Mode::empty());
-}
-
 /// The machine, or another machine's tree.
 pub struct Host {
     /// Its files.

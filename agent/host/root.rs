@@ -222,9 +222,11 @@ impl Root {
     }
 
     /// Makes one directory in an existing one. That it is there already is no error.
+    ///
+    /// It has its mode from the first moment on ([`clear_umask`]): the next run would take a directory that a killed one
+    /// left as it was made.
     pub fn make_dir(&self, path: &RootPath, meta: Meta) -> Result<(), FileError> {
         let parent = self.parent(path).map_err(|e| self.fail("make directory", path, e))?;
-        // With its mode at once: a kill before the next call must not leave a directory that nobody may enter.
         match nix::sys::stat::mkdirat(&parent, last(path), Mode::from_bits_truncate(meta.mode)) {
             Err(Errno::EEXIST) => return Ok(()),
             other => other.map_err(|e| self.fail("make directory", path, e))?,
@@ -280,6 +282,19 @@ impl Root {
             Err(errno) => Err(fail(errno)),
             Ok(()) => sync_dir(&parent).map(|()| true).map_err(fail),
         }
+    }
+
+    /// Removes what a killed run left beside the path when it was about to put something there.
+    pub fn remove_temporary(&self, path: &RootPath) -> Result<bool, FileError> {
+        self.remove(&path.parent().join(&temporary_name(path)))
+    }
+
+    /// Removes what killed runs left in a directory of the agent's own.
+    pub fn remove_temporaries(&self, dir: &RootPath) -> Result<(), FileError> {
+        for name in self.list(dir)?.iter().filter(|name| name.ends_with(TEMPORARY)) {
+            self.remove(&dir.join(name))?;
+        }
+        Ok(())
     }
 
     fn is_dir(&self, path: &RootPath) -> bool {
@@ -343,8 +358,17 @@ fn last(path: &RootPath) -> &str {
     }
 }
 
+/// The end of every temporary name.
+const TEMPORARY: &str = ".nodeagent-new";
+
 fn temporary_name(path: &RootPath) -> String {
-    format!(".{}.nodeagent-new", path.name())
+    format!(".{}{TEMPORARY}", path.name())
+}
+
+/// Takes the caller's umask out of every mode: what this process makes has the mode that it asks for, at once, rather
+/// than after a second call before which it may be killed. Every file is opened with a mode of its own.
+pub fn clear_umask() {
+    nix::sys::stat::umask(Mode::empty());
 }
 
 fn remove_file_at(parent: &OwnedFd, name: &str) -> Result<(), Errno> {

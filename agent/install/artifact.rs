@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::config::values::{ArtifactName, RootPath, Sha256};
-use crate::engine::change::{Body, Change, Meta};
+use crate::engine::change::{Body, Change, Meta, SCRATCH};
 use crate::engine::fault::{Class, Explain, Fault};
 use crate::engine::receipt::Receipt;
 use crate::engine::resource::{CannotTell, Delta, Diff, Obtained, Resource, Seen, Thing};
@@ -84,7 +84,7 @@ impl Artifact {
 
     /// The scratch file: its name holds the digest, so that what a killed run left is never taken for another version.
     fn scratch(&self) -> RootPath {
-        RootPath::literal("/opt/nodeagent/partial").join(&format!("{}-{}", self.name, self.sha256.short()))
+        RootPath::literal(SCRATCH).join(&format!("{}-{}", self.name, self.sha256.short()))
     }
 
     fn receipt_change(&self) -> Change {

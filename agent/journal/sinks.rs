@@ -81,10 +81,11 @@ impl Teller {
 
     /// One line on stderr, above any progress bar.
     fn line(&self, text: &str) {
+        // Not `eprintln!`, which panics: a log that is full or closed must not end a bootstrap in its middle.
         if self.sinks.show_bars {
-            self.sinks.bars.suspend(|| eprintln!("{text}"));
+            self.sinks.bars.suspend(|| console::complain(text));
         } else {
-            eprintln!("{text}");
+            console::complain(text);
         }
     }
 

@@ -4,4 +4,7 @@
 mod config;
 mod docs;
 mod golden;
+mod kill;
 mod privileges;
+mod snapshot;
+mod world;
