@@ -56,6 +56,35 @@ impl<E: Explain> From<E> for Fault {
 /// The whole chain on one line, outermost first: a cause is never printed twice.
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:#}", self.cause)
+        let mut text = String::new();
+        for cause in self.cause.chain().map(ToString::to_string) {
+            // Most errors name their cause themselves.
+            if text.is_empty() {
+                text = cause;
+            } else if !text.contains(&cause) {
+                text = format!("{text}: {cause}");
+            }
+        }
+        f.write_str(&text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("read /file: {source}")]
+    struct Names {
+        source: std::io::Error,
+    }
+
+    impl Explain for Names {}
+
+    #[test]
+    fn a_cause_is_never_printed_twice() {
+        let fault = Fault::from(Names { source: std::io::Error::other("the disk fails") });
+        assert_eq!(fault.to_string(), "read /file: the disk fails");
+        assert_eq!(fault.context("fetch").to_string(), "fetch: read /file: the disk fails");
     }
 }
