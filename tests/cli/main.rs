@@ -1,4 +1,4 @@
-//! Tests of the program against file trees: no root needed, no systemd, no network but loopback.
+//! Tests of the program against file trees: no systemd, no network but loopback. Failing storage needs root, to mount.
 #![allow(clippy::disallowed_methods, reason = "tests prepare trees and run the program")]
 
 mod config;
@@ -6,4 +6,5 @@ mod docs;
 mod golden;
 mod kill;
 mod snapshot;
+mod storage;
 mod world;
