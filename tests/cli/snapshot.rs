@@ -10,7 +10,7 @@ pub const KEPT: &str = "var/lib/nodeagent/kept/";
 
 /// SHA-256 in hexadecimal.
 pub fn digest(bytes: &[u8]) -> String {
-    openssl::sha::sha256(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    nodeagent::config::values::Sha256::of(bytes).as_str().to_owned()
 }
 
 /// Everything below a directory, by its path relative to it.

@@ -303,7 +303,7 @@ fn sign(authority: &ca::Ca, directory: &Path) -> Result<(process::Daemon, u16)> 
 }
 
 fn node_yaml(mirror: u16, signer: u16) -> String {
-    let artifacts: String = programs()
+    let artifacts: Vec<String> = programs()
         .iter()
         .map(|(path, bytes)| {
             let name = path.rsplit('/').next().unwrap_or_default();
@@ -313,9 +313,10 @@ fn node_yaml(mirror: u16, signer: u16) -> String {
     format!(
         "apiVersion: nodeagent.io/v1alpha1\nkind: NodeConfig\nrole: worker\n\
          cluster: {{ apiServer: \"https://10.10.30.11:6443\" }}\n\
-         kubernetes:\n  version: v1.34.2\n  mirrors: [\"http://127.0.0.1:{mirror}/release\"]\n  artifacts:\n{artifacts}\
+         kubernetes:\n  version: v1.34.2\n  mirrors: [\"http://127.0.0.1:{mirror}/release\"]\n  artifacts:\n{}\
          pki:\n  ca: /etc/kubernetes/pki/ca.pem\n  signer:\n    cfssl:\n      url: https://127.0.0.1:{signer}\n\
-         \x20     authKeyFile: /etc/nodeagent/cfssl.key\n      acceptAdminEquivalentKey: true\n"
+         \x20     authKeyFile: /etc/nodeagent/cfssl.key\n      acceptAdminEquivalentKey: true\n",
+        artifacts.concat()
     )
 }
 
