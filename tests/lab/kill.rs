@@ -39,10 +39,11 @@ fn disturb(node: &Node<'_>, turn: usize) -> Result<()> {
     node.ok(&["systemctl", "stop", "kube-proxy.service"]).map(drop)
 }
 
-/// How often a unit has started so far.
-fn starts(node: &Node<'_>, unit: &str) -> Result<usize> {
+/// How often each unit has started so far.
+fn starts(node: &Node<'_>) -> Result<[usize; UNITS.len()]> {
     node.ok(&["journalctl", "--sync"])?;
-    Ok(node.journal(&[&format!("UNIT={unit}"), &format!("MESSAGE_ID={STARTED}")])?.len())
+    let started = node.journal(&[&format!("MESSAGE_ID={STARTED}")])?;
+    Ok(UNITS.map(|unit| started.iter().filter(|entry| entry["UNIT"] == unit).count()))
 }
 
 /// Runs the agent under strace, with its log where the node can show it.
@@ -64,7 +65,7 @@ fn count(node: &Node<'_>, call: &str) -> Result<usize> {
 /// Kills the agent at one call, runs it again, and looks whether all is as if nothing had happened.
 fn kill_at(node: &Node<'_>, call: &str, n: usize, turn: usize) -> Result<bool> {
     disturb(node, turn)?;
-    let before = UNITS.map(|unit| starts(node, unit));
+    let before = starts(node)?;
     let kill = format!("inject={call}:signal=KILL:when={n}");
     let ran = strace(node, &["-e", &format!("trace={call}"), "-e", &kill])?;
     let killed = !ran.status.success();
@@ -77,9 +78,8 @@ fn kill_at(node: &Node<'_>, call: &str, n: usize, turn: usize) -> Result<bool> {
     ensure!(again.status.success(), "run again: {}", String::from_utf8_lossy(&again.stderr));
     let plan = node.run_within(AGENT, &["nodeagent", "plan", "--exit-code"])?;
     ensure!(plan.status.code() == Some(0), "something is pending: {}", String::from_utf8_lossy(&plan.stdout));
-    for (unit, before) in UNITS.into_iter().zip(before) {
-        let times = starts(node, unit)? - before?;
-        ensure!(times == 1, "{unit} started {times} times");
+    for ((unit, before), after) in UNITS.into_iter().zip(before).zip(starts(node)?) {
+        ensure!(after - before == 1, "{unit} started {} times", after - before);
         ensure!(node.property(unit, "NeedDaemonReload")? == "no", "{unit} was not read again");
     }
     ensure!(node.property("containerd.service", "LimitNOFILE")? == (4096 + turn % 2).to_string(), "the limit");
