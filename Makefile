@@ -38,8 +38,8 @@ lint: setup ## formatting, and clippy with warnings denied
 	cargo fmt --check --manifest-path fuzz/Cargo.toml
 	cargo clippy --locked --profile lab --all-targets -- -D warnings
 
-test-unit: setup ## unit and golden tests
-	cargo test --locked --profile lab --lib --test cli
+test-unit: build ## unit tests, and tests on file trees: golden nodes, kill loop, failing storage
+	NODEAGENT_RELEASE=$(RELEASE) cargo test --locked --profile lab --lib --test cli
 
 test-lab: setup ## tests on real nodes
 	cargo build --locked --profile lab --example standin

@@ -18,7 +18,7 @@ use super::fault::Explain;
 use super::history;
 use super::id::Id;
 use crate::config::values::{ModuleName, RootPath, Sha256, SysctlKey, UnitName};
-use crate::host::root::{FileError, Root};
+use crate::host::root::{self, FileError, Root};
 
 /// From this size on the ledger is compacted when it is opened, in bytes: some hundred bootstraps that changed something.
 const COMPACT_FROM: u64 = 256 << 10;
@@ -66,7 +66,7 @@ impl Explain for LedgerError {
     fn advice(&self) -> Option<String> {
         match self {
             Self::File(error) => error.advice(),
-            Self::Io { .. } => None,
+            Self::Io { source, .. } => root::advice(source),
             Self::Corrupt { path, .. } => Some(format!(
                 "nothing was changed; keep a copy of {path} and move it away: bootstrap then goes on, but what was done before cannot be undone"
             )),

@@ -49,7 +49,7 @@ impl Explain for LockError {
     fn advice(&self) -> Option<String> {
         match self {
             Self::File(error) => error.advice(),
-            Self::Lock { .. } => None,
+            Self::Lock { source, .. } => super::root::advice(source),
             Self::Held { .. } => Some("wait for it to end, or stop it: a run may be killed at any instant".to_owned()),
         }
     }

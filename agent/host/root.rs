@@ -36,23 +36,30 @@ pub struct FileError {
 
 impl Explain for FileError {
     fn advice(&self) -> Option<String> {
-        let errno = self.source.raw_os_error().map(Errno::from_raw)?;
-        Some(match errno {
-            Errno::ENOSPC | Errno::EDQUOT => "free some space or inodes on that file system, then run again".to_owned(),
-            Errno::EROFS => {
-                "that file system is read-only; remount it writable (dmesg says why, if it was not meant to be)".into()
-            }
-            Errno::EACCES => "run as root".to_owned(),
-            Errno::EPERM => "run as root; if you do, look for an immutable flag (lsattr)".to_owned(),
-            Errno::EIO => "the disk fails; see dmesg".to_owned(),
-            Errno::ENOSYS => {
-                "nodeagent needs openat2 (Linux 5.6); in a unit of your own, RestrictSUIDSGID= forbids it".to_owned()
-            }
-            Errno::EXDEV => "keep /opt/nodeagent on one file system".to_owned(),
-            Errno::ENOTDIR => "something that is no directory is in the way; move it".to_owned(),
-            _ => return None,
-        })
+        advice(&self.source)
     }
+}
+
+/// What to do about a file operation that failed.
+pub fn advice(source: &io::Error) -> Option<String> {
+    let errno = source.raw_os_error().map(Errno::from_raw)?;
+    Some(match errno {
+        Errno::ENOSPC | Errno::EDQUOT => "free some space or inodes on that file system, then run again".to_owned(),
+        Errno::EROFS => {
+            "that file system is read-only; remount it writable (dmesg says why, if it was not meant to be)".to_owned()
+        }
+        Errno::EACCES => "run as root".to_owned(),
+        Errno::EPERM => "run as root; if you do, look for an immutable flag (lsattr)".to_owned(),
+        Errno::EIO => "the disk fails; see dmesg".to_owned(),
+        Errno::ENOSYS => {
+            "nodeagent needs openat2 (Linux 5.6); in a unit of your own, RestrictSUIDSGID= forbids it".to_owned()
+        }
+        Errno::EXDEV => "keep /opt/nodeagent on one file system".to_owned(),
+        Errno::ENOTDIR => "something that is no directory is in the way; move it".to_owned(),
+        Errno::EISDIR => "a directory is in the way; move it".to_owned(),
+        Errno::ELOOP => "a symbolic link is in the way; nodeagent does not follow it, remove it".to_owned(),
+        _ => return None,
+    })
 }
 
 impl FileError {
@@ -174,26 +181,22 @@ impl Root {
 
     /// Puts a whole file in place, atomically and durably.
     pub fn put(&self, path: &RootPath, bytes: &[u8], meta: Meta) -> Result<(), FileError> {
-        let fail = |doing| move |source: io::Error| (doing, source);
-        let write = || -> Result<(), (&'static str, io::Error)> {
-            let parent = self.parent(path).map_err(|e| ("open the directory of", e.into()))?;
-            let temporary = temporary_name(path);
-            let mut file = exclusive(&parent, &temporary).map_err(|e| ("create a temporary file beside", e.into()))?;
-            let written = (|| {
-                file.write_all(bytes).map_err(fail("write"))?;
-                self.finish(&file, meta).map_err(fail("set owner and mode of"))?;
-                file.sync_all().map_err(fail("sync"))?;
-                nix::fcntl::renameat(&parent, temporary.as_str(), &parent, last(path))
-                    .map_err(|e| ("rename into place", e.into()))
-            })();
-            if written.is_err() {
-                // Best effort: what stays is removed by the next run, which uses the same name.
-                let _ = nix::unistd::unlinkat(&parent, temporary.as_str(), UnlinkatFlags::NoRemoveDir);
-            }
-            written?;
-            sync_dir(&parent).map_err(|e| ("sync the directory of", e.into()))
-        };
-        write().map_err(|(doing, source)| self.fail(doing, path, source))
+        let parent = self.parent(path).map_err(|e| self.fail("open the directory of", path, e))?;
+        let temporary = temporary_name(path);
+        let mut file = exclusive(&parent, &temporary).map_err(|e| self.fail_beside(path, e))?;
+        let written = (|| {
+            file.write_all(bytes).map_err(|e| self.fail("write", path, e))?;
+            self.finish(&file, meta).map_err(|e| self.fail("set owner and mode of", path, e))?;
+            file.sync_all().map_err(|e| self.fail("sync", path, e))?;
+            nix::fcntl::renameat(&parent, temporary.as_str(), &parent, last(path))
+                .map_err(|e| self.fail("rename into place", path, e))
+        })();
+        if written.is_err() {
+            // Best effort: what stays is removed by the next run, which uses the same name.
+            let _ = nix::unistd::unlinkat(&parent, temporary.as_str(), UnlinkatFlags::NoRemoveDir);
+        }
+        written?;
+        sync_dir(&parent).map_err(|e| self.fail("sync the directory of", path, e))
     }
 
     /// Moves a finished scratch file into place, atomically and durably.
@@ -211,7 +214,7 @@ impl Root {
     pub fn link(&self, path: &RootPath, to: &str) -> Result<(), FileError> {
         let parent = self.parent(path).map_err(|e| self.fail("open the directory of", path, e))?;
         let temporary = temporary_name(path);
-        remove_file_at(&parent, &temporary).map_err(|e| self.fail("remove a stale temporary file beside", path, e))?;
+        remove_file_at(&parent, &temporary).map_err(|e| self.fail_beside(path, e))?;
         nix::unistd::symlinkat(to, &parent, temporary.as_str()).map_err(|e| self.fail("link", path, e))?;
         let renamed = nix::fcntl::renameat(&parent, temporary.as_str(), &parent, last(path));
         if renamed.is_err() {
@@ -239,10 +242,21 @@ impl Root {
     }
 
     /// Makes a directory of the agent's own; those above it that are missing are everyone's to enter. Not for what undo
-    /// must know of.
+    /// must know of. One that is there already, made by somebody else, gets the owner and mode that it has to have: what
+    /// is in it is trusted.
     pub fn make_own_dirs(&self, path: &RootPath, meta: Meta) -> Result<(), FileError> {
-        for missing in self.missing_dirs(path)? {
-            self.make_dir(&missing, if missing == *path { meta } else { Meta::PROGRAM })?;
+        let missing = self.missing_dirs(path)?;
+        for dir in &missing {
+            self.make_dir(dir, if dir == path { meta } else { Meta::PROGRAM })?;
+        }
+        if missing.is_empty() {
+            let how = OpenHow::new().flags(OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC).resolve(RESOLVE);
+            let dir = nix::fcntl::openat2(&self.dir, path.relative(), how)
+                .map_err(|e| self.fail("open directory", path, e))?;
+            let stat = nix::sys::stat::fstat(&dir).map_err(|e| self.fail("read", path, e))?;
+            if self.meta(&stat) != meta {
+                self.finish(&File::from(dir), meta).map_err(|e| self.fail("set owner and mode of", path, e))?;
+            }
         }
         Ok(())
     }
@@ -344,6 +358,14 @@ impl Root {
         FileError { doing, path: self.display(path), source }
     }
 
+    /// The error of a temporary file. It is named itself only when its name is what is in the way.
+    fn fail_beside(&self, path: &RootPath, errno: Errno) -> FileError {
+        match errno {
+            Errno::EISDIR => self.fail("replace", &path.parent().join(&temporary_name(path)), errno),
+            _ => self.fail("create a temporary file beside", path, errno),
+        }
+    }
+
     fn fail(&self, doing: &'static str, path: &RootPath, source: impl Into<io::Error>) -> FileError {
         self.error(doing, path, source.into())
     }
@@ -428,6 +450,17 @@ mod tests {
         assert_eq!(root.read(&path).expect("read").as_deref(), Some(b"two".as_slice()));
         assert_eq!(root.list(&path.parent()).expect("list"), ["file"]);
         assert!(matches!(root.entry(&path, false), Ok(Entry::File { meta, .. }) if meta.mode == 0o644));
+    }
+
+    #[test]
+    fn a_directory_of_our_own_that_others_made_is_closed_to_them() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let (dir, root) = tree();
+        let made = dir.path().join("var/lib/nodeagent");
+        std::fs::create_dir_all(&made).expect("directories");
+        std::fs::set_permissions(&made, std::fs::Permissions::from_mode(0o777)).expect("open to all");
+        root.make_own_dirs(&RootPath::literal("/var/lib/nodeagent"), Meta::root(0o700)).expect("taken");
+        assert_eq!(made.metadata().expect("metadata").permissions().mode() & 0o7777, 0o700);
     }
 
     #[test]

@@ -153,7 +153,7 @@ fn check_complaint(ran: &Ran, root: &Path, failed: &str, text: &str) -> Result<(
 }
 
 /// After the second run of bootstrap: the golden tree, and nothing left to do.
-fn is_bootstrapped(tree: &Tree<'_>, golden: &Snapshot) -> Result<()> {
+pub fn is_bootstrapped(tree: &Tree<'_>, golden: &Snapshot) -> Result<()> {
     tree.ok(&["bootstrap"]).context("run again")?;
     same(tree, golden)?;
     let plan = tree.run(&["plan", "--exit-code"])?;
@@ -162,14 +162,14 @@ fn is_bootstrapped(tree: &Tree<'_>, golden: &Snapshot) -> Result<()> {
 }
 
 /// The tree is the golden one, but for originals that were kept for nothing; nothing temporary is left.
-fn same(tree: &Tree<'_>, golden: &Snapshot) -> Result<()> {
+pub fn same(tree: &Tree<'_>, golden: &Snapshot) -> Result<()> {
     let now = tidy(&tree.root())?;
     let different = golden.against(&now);
     ensure!(different.is_empty(), "the tree is not the golden one:\n{}", different.join("\n"));
     Ok(())
 }
 
-fn tidy(root: &Path) -> Result<Snapshot> {
+pub fn tidy(root: &Path) -> Result<Snapshot> {
     let all = Snapshot::of(root)?;
     let leftover = |path: &&str| path.contains("nodeagent-new") || path.starts_with("opt/nodeagent/partial/");
     let left: Vec<&str> = all.paths().filter(leftover).collect();
@@ -187,16 +187,18 @@ fn is_pair(path: &str) -> bool {
 }
 
 /// A world with a tree to begin with and the same bootstrapped.
-struct Stage {
-    world: World,
+pub struct Stage {
+    pub world: World,
     /// The golden end.
-    golden: Snapshot,
-    bootstrapped: PathBuf,
+    pub golden: Snapshot,
+    /// A tree that is at it.
+    pub bootstrapped: PathBuf,
     _files: tempfile::TempDir,
 }
 
 impl Stage {
-    fn set() -> Result<Self> {
+    /// Starts what it needs, and bootstraps once without any fault.
+    pub fn set() -> Result<Self> {
         need("strace", "strace")?;
         need("cfssl", "golang-cfssl")?;
         let world = World::new()?;

@@ -1,4 +1,4 @@
-//! Tests of the program against file trees: no root needed, no systemd, no network but loopback.
+//! Tests of the program against file trees: no systemd, no network but loopback. Failing storage needs root, to mount.
 #![allow(clippy::disallowed_methods, reason = "tests prepare trees and run the program")]
 
 mod config;
@@ -7,4 +7,5 @@ mod golden;
 mod kill;
 mod privileges;
 mod snapshot;
+mod storage;
 mod world;

@@ -17,6 +17,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nodeagent::host::facts::Facts;
 use serde_json::json;
 use tempfile::TempDir;
@@ -41,7 +42,9 @@ const PROGRAMS: [&str; 3] = ["kube-proxy", "kubectl", "kubelet"];
 
 /// The agent under test: the release binary where the caller names it, because only that one is shipped.
 pub fn agent() -> PathBuf {
-    env::var_os("NODEAGENT_RELEASE").map_or_else(|| env!("CARGO_BIN_EXE_nodeagent").into(), PathBuf::from)
+    let named = env::var_os("NODEAGENT_RELEASE").map_or_else(|| env!("CARGO_BIN_EXE_nodeagent").into(), PathBuf::from);
+    // A run may begin in another directory.
+    named.canonicalize().unwrap_or(named)
 }
 
 /// A directory in memory where there is one: thousands of trees are copied, and none need survive anything.
@@ -89,14 +92,64 @@ impl World {
     pub fn copy(&self, of: &Path) -> Result<Tree<'_>> {
         let files = scratch()?;
         copy(of, &files.path().join("tree"))?;
-        Ok(Tree { world: self, files })
+        Ok(Tree { world: self, mount: None, files })
+    }
+
+    /// A fresh copy of a tree on a file system of its own, with these options of tmpfs(5).
+    pub fn copy_on(&self, of: &Path, options: &str) -> Result<Tree<'_>> {
+        let files = scratch()?;
+        let mount = Mount::tmpfs(&files.path().join("tree"), options)?;
+        for entry in fs::read_dir(of)? {
+            let entry = entry?;
+            copy(&entry.path(), &files.path().join("tree").join(entry.file_name()))?;
+        }
+        Ok(Tree { world: self, mount: Some(mount), files })
     }
 }
 
 /// A tree that may be written to. Gone when dropped.
 pub struct Tree<'w> {
     world: &'w World,
+    mount: Option<Mount>,
     files: TempDir,
+}
+
+/// Something mounted, until it is dropped.
+pub struct Mount(PathBuf);
+
+impl Mount {
+    /// A new file system in memory, on a directory that is made for it.
+    pub fn tmpfs(at: &Path, options: &str) -> Result<Self> {
+        fs::create_dir_all(at)?;
+        let what = || format!("mount a tmpfs at {} ({options}): this needs root", at.display());
+        mount(Some("tmpfs"), at, Some("tmpfs"), MsFlags::empty(), Some(options)).with_context(what)?;
+        Ok(Self(at.to_owned()))
+    }
+
+    /// A directory mounted on itself, but read-only.
+    pub fn read_only(at: &Path) -> Result<Self> {
+        let what = || format!("mount {} read-only: this needs root", at.display());
+        let none = None::<&str>;
+        mount(Some(at), at, none, MsFlags::MS_BIND, none).with_context(what)?;
+        let mounted = Self(at.to_owned());
+        let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+        mount(none, at, none, flags, none).with_context(what)?;
+        Ok(mounted)
+    }
+
+    /// Changes the options of a tmpfs.
+    pub fn remount(&self, options: &str) -> Result<()> {
+        mount(None::<&str>, &self.0, None::<&str>, MsFlags::MS_REMOUNT, Some(options))
+            .with_context(|| format!("mount {} anew ({options})", self.0.display()))
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        if let Err(errno) = umount2(&self.0, MntFlags::MNT_DETACH) {
+            eprintln!("unmount {}: {errno}", self.0.display());
+        }
+    }
 }
 
 /// How a run of the agent ended.
@@ -114,6 +167,11 @@ impl Tree<'_> {
     /// Its root.
     pub fn root(&self) -> PathBuf {
         self.files.path().join("tree")
+    }
+
+    /// The file system that it has to itself.
+    pub fn mount(&self) -> Result<&Mount> {
+        self.mount.as_ref().context("this tree has no file system of its own")
     }
 
     /// A file beside it, which is no part of it.
@@ -259,9 +317,10 @@ fn node_yaml(mirror: u16, signer: u16) -> String {
     format!(
         "apiVersion: nodeagent.io/v1alpha1\nkind: NodeConfig\nrole: worker\n\
          cluster: {{ apiServer: \"https://10.10.30.11:6443\" }}\n\
-         kubernetes:\n  version: v1.34.2\n  mirrors: [\"http://127.0.0.1:{mirror}/release\"]\n  artifacts:\n{artifacts}\
+         kubernetes:\n  version: v1.34.2\n  mirrors: [\"http://127.0.0.1:{mirror}/release\"]\n  artifacts:\n{}\
          pki:\n  ca: /etc/kubernetes/pki/ca.pem\n  signer:\n    cfssl:\n      url: https://127.0.0.1:{signer}\n\
-         \x20     authKeyFile: /etc/nodeagent/cfssl.key\n      acceptAdminEquivalentKey: true\n"
+         \x20     authKeyFile: /etc/nodeagent/cfssl.key\n      acceptAdminEquivalentKey: true\n",
+        artifacts.concat()
     )
 }
 

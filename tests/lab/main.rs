@@ -7,4 +7,5 @@
 mod agent;
 mod bootstrap;
 mod harness;
+mod kill;
 mod the_lab;
