@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::config::settings::Settings;
+use crate::config::values::UnitName;
 use crate::engine::id::Step;
 use crate::engine::plan::Plan;
 use crate::engine::resource::Planned;
@@ -15,9 +16,12 @@ type Planner = fn(&Settings, &Facts, &Identity) -> Vec<Planned>;
 /// The plan for this node. Pure: no clock, no randomness, no I/O.
 pub fn plan(settings: &Settings, facts: &Facts, identity: &Identity) -> Plan {
     let steps = Step::ALL.map(|step| (step, planner(step)(settings, facts, identity)));
-    let forbids = |unit: &_| settings.limits.get(unit).is_some_and(|limits| !limits.restart);
-    let no_restart: BTreeSet<_> = settings.limits.keys().filter(|unit| forbids(unit)).cloned().collect();
-    Plan { steps: steps.into(), no_restart }
+    Plan { steps: steps.into(), no_restart: forbidden_restarts(settings) }
+}
+
+/// The units that the configuration forbids to restart (`limits.UNIT.restart: false`).
+pub fn forbidden_restarts(settings: &Settings) -> BTreeSet<UnitName> {
+    settings.limits.iter().filter(|(_, limits)| !limits.restart).map(|(unit, _)| unit.clone()).collect()
 }
 
 fn planner(step: Step) -> Planner {

@@ -14,7 +14,7 @@ use crate::engine::commit::Hand;
 use crate::engine::fault::Fault;
 use crate::engine::history;
 use crate::engine::id::Step;
-use crate::engine::ledger;
+use crate::engine::ledger::{self, Record};
 use crate::engine::plan::Plan;
 use crate::engine::settle;
 use crate::host::http::Http;
@@ -48,12 +48,16 @@ pub async fn run(args: BootstrapArgs, global: &Global, tell: &Teller) -> Result<
         return plan::show(&node::now(global, &host)?, None, global, &host).await.map(|_| Exit::Done);
     }
     let settings = node::settings(global, &host)?;
-    if !args.resume && is_held(&settings, &host, tell)? {
+    if !args.resume && is_held(&settings, &ledger::read(&host.root)?, tell) {
         return Ok(Exit::Done);
     }
     let node = node::awaited(global, &host, tell).await?;
     let plan = node.plan();
-    let mut hand = Hand::take(&host, tell, history::BOOTSTRAP, Some(settings.digest.clone())).await?;
+    let mut hand = Hand::take(&host, tell, history::BOOTSTRAP, Some(node.settings.digest.clone())).await?;
+    // Asked again: somebody may have rolled back while this run waited for an address or the lock.
+    if !args.resume && is_held(&node.settings, hand.records(), tell) {
+        return Ok(Exit::Done);
+    }
     if args.resume && history::hold(hand.records()).is_some() {
         hand.resume()?;
     }
@@ -73,15 +77,14 @@ pub async fn run_step(step: Step, args: StepArgs, global: &Global, tell: &Teller
 }
 
 /// Whether a rollback asks to leave this machine alone while its configuration is this one.
-fn is_held(settings: &Settings, host: &Host, tell: &Teller) -> Result<bool, Fault> {
-    let records = ledger::read(&host.root)?;
-    match history::hold(&records) {
+fn is_held(settings: &Settings, records: &[Record], tell: &Teller) -> bool {
+    match history::hold(records) {
         Some((config, at)) if config.as_ref().is_none_or(|held| *held == settings.digest) => {
             let since = clock::text_of(at);
             tell.tell(&Event::Held { since: &since });
-            Ok(true)
+            true
         }
-        _ => Ok(false),
+        _ => false,
     }
 }
 
@@ -109,13 +112,6 @@ async fn execute(
     }
     hand.end(outcome.is_done())?;
     let exit = outcome.class().map_or(Exit::Done, Exit::from);
-    let exit = if outcome.is_done() {
-        Exit::Done
-    } else if exit == Exit::Done {
-        Exit::Failed
-    } else {
-        exit
-    };
     let failed =
         format!("{} of {} failed or not tried", outcome.failed.len() + outcome.not_tried.len(), outcome.total());
     tell.tell(&Event::RunEnded {

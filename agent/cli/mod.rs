@@ -17,7 +17,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::engine::fault::Fault;
 use crate::engine::id::Step;
 use crate::host::{console, root};
-use crate::journal::{self, Teller};
+use crate::journal::{self, Event, Teller};
 
 pub use exit::Exit;
 use output::Format;
@@ -78,7 +78,7 @@ enum Command {
     Units(bootstrap::StepArgs),
     /// Wait until targets are ready, or say why they are not
     Wait(wait::WaitArgs),
-    /// Undo the last bootstrap, or go back to a point
+    /// Undo the last run, or go back to a point
     Rollback(rollback::RollbackArgs),
     /// Undo everything that was ever done here
     Uninstall(rollback::UninstallArgs),
@@ -104,7 +104,7 @@ pub fn main() -> ExitCode {
     let result = runtime.block_on(dispatch(cli.command, &cli.global, &tell));
     // A name that is still being resolved must not hold back an exit whose deadline has come.
     runtime.shutdown_background();
-    result.unwrap_or_else(|fault| report(&fault)).into()
+    result.unwrap_or_else(|fault| report(&fault, &tell)).into()
 }
 
 async fn dispatch(command: Command, global: &Global, tell: &Teller) -> Result<Exit, Fault> {
@@ -139,11 +139,9 @@ fn usage(error: &clap::Error) -> Exit {
 }
 
 /// The fault that ended the command, and what to do about it.
-fn report(fault: &Fault) -> Exit {
-    console::complain(&format!("nodeagent: {fault}"));
-    if let Some(advice) = &fault.advice {
-        console::complain(&format!("  -> {advice}"));
-    }
+fn report(fault: &Fault, tell: &Teller) -> Exit {
+    let advice = fault.advice.as_deref().unwrap_or_default();
+    tell.tell(&Event::CommandFailed { why: &fault.to_string(), advice });
     fault.class.into()
 }
 

@@ -37,7 +37,11 @@ pub async fn show(node: &Node, step: Option<Step>, global: &Global, host: &Host)
     let plan = node.plan();
     let plan = if let Some(step) = step { plan.only(step) } else { plan };
     let resources = plan::preview(&plan, host).await;
-    let owed: Vec<String> = settle::owed(host)?.iter().map(ToString::to_string).collect();
+    // An ordinary user may look at a plan, but not at the ledger.
+    let owed: Vec<String> = match settle::owed(host) {
+        Ok(debts) => debts.iter().map(ToString::to_string).collect(),
+        Err(fault) => vec![format!("cannot tell ({fault})")],
+    };
     let pending = resources.iter().filter(|shown| shown.status.is_pending()).count();
     let document = Document {
         api_version: "nodeagent.io/v1alpha1",

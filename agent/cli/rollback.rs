@@ -11,9 +11,10 @@ use crate::engine::commit::Hand;
 use crate::engine::fault::Fault;
 use crate::engine::history::{self, Run};
 use crate::engine::ledger;
-use crate::engine::rollback::{self, Back, Undone};
+use crate::engine::rollback::{self, Back, Undoing, Undone};
 use crate::host::clock;
 use crate::journal::Teller;
+use crate::steps;
 
 /// Arguments of `rollback`.
 #[derive(Args)]
@@ -45,12 +46,12 @@ struct HowArgs {
     purge: bool,
 }
 
-/// Undoes the last bootstrap, or everything since a point.
+/// Undoes the last run, or everything since a point.
 pub async fn run(args: RollbackArgs, global: &Global, tell: &Teller) -> Result<Exit, Fault> {
     if args.list {
         return list(global);
     }
-    let back = args.to.map_or(Back::LastBootstrap, Back::To);
+    let back = args.to.map_or(Back::LastRun, Back::To);
     undo(history::ROLLBACK, back, &args.how, global, tell).await
 }
 
@@ -61,19 +62,21 @@ pub async fn uninstall(args: UninstallArgs, global: &Global, tell: &Teller) -> R
 
 async fn undo(command: &'static str, back: Back, how: &HowArgs, global: &Global, tell: &Teller) -> Result<Exit, Fault> {
     let host = node::host(global)?;
-    let all = if how.dry_run {
-        rollback::preview(&host, back, how.purge).await?
+    let undoing = if how.dry_run {
+        Undoing { changes: rollback::preview(&host, back, how.purge).await?, ..Undoing::default() }
     } else {
         // A configuration that is broken must not keep anyone from undoing; the hold then waits for --resume.
-        let config = node::settings(global, &host).ok().map(|settings| settings.digest);
+        let settings = node::settings(global, &host).ok();
+        let forbidden = settings.as_ref().map(steps::forbidden_restarts).unwrap_or_default();
+        let config = settings.map(|settings| settings.digest);
         let mut hand = Hand::take(&host, tell, command, config.clone()).await?;
-        rollback::undo(&mut hand, back, config, how.purge).await?
+        rollback::undo(&mut hand, back, config, how.purge, &forbidden).await?
     };
     match global.output {
-        Format::Json => output::json(&all),
-        Format::Text => output::print(&text(&all, how.dry_run)),
+        Format::Json => output::json(&undoing.changes),
+        Format::Text => output::print(&text(&undoing, how.dry_run)),
     }
-    Ok(Exit::Done)
+    Ok(undoing.failed.map_or(Exit::Done, Exit::from))
 }
 
 fn list(global: &Global) -> Result<Exit, Fault> {
@@ -92,28 +95,37 @@ fn line(run: &Run) -> String {
     format!("{:>4}  {when}  {:<10} {} Changes stand{end}\n", run.number, run.command, run.standing)
 }
 
-fn text(all: &[Undone], dry_run: bool) -> String {
-    if all.is_empty() {
+fn text(undoing: &Undoing, dry_run: bool) -> String {
+    if undoing.changes.is_empty() {
         return "Nothing to undo: the ledger records no Change that was not undone already.\n".to_owned();
     }
     let mut out = String::new();
-    let (mut undone_count, mut kept_count) = (0, 0);
-    for undone in all {
-        // Writing to a String cannot fail.
-        let _ = match undone {
+    let (mut undone, mut kept, mut failed) = (0, 0, 0);
+    for change in &undoing.changes {
+        // Writing to a String cannot fail, here and below.
+        let _ = match change {
             Undone::Undone { what } => {
-                undone_count += 1;
+                undone += 1;
                 writeln!(out, "- {what}")
             }
             Undone::Already { what } => writeln!(out, "= {what}: already as before"),
             Undone::Kept { what, because } => {
-                kept_count += 1;
+                kept += 1;
                 writeln!(out, "! {what}: kept: {because}")
+            }
+            Undone::Failed { what, why } => {
+                failed += 1;
+                writeln!(out, "x {what}: {why}")
             }
         };
     }
+    for debt in &undoing.owed {
+        let _ = writeln!(out, "Still owed, since the configuration forbids it: {debt}.");
+    }
     let verb = if dry_run { "would be undone" } else { "undone" };
-    let _ = writeln!(out, "{undone_count} {verb}, {kept_count} kept.");
+    let failures =
+        if failed > 0 { format!(", {failed} failed: run again when the cause is mended") } else { String::new() };
+    let _ = writeln!(out, "{undone} {verb}, {kept} kept{failures}.");
     if !dry_run {
         let _ = writeln!(
             out,

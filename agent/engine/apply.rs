@@ -66,7 +66,7 @@ impl Outcome {
 /// Something that a resource reads cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[error("read {0}")]
-pub struct Unreadable(CannotTell);
+pub struct Unreadable(pub CannotTell);
 
 impl Explain for Unreadable {
     fn advice(&self) -> Option<String> {
@@ -156,7 +156,8 @@ impl<'p, 'h> Stage<'p, 'h> {
                     break;
                 }
             }
-            if !outcome.failed.is_empty() {
+            // A certificate that failed while programs were fetched stops its own step, not this one.
+            if self.items.iter().any(|item| item.step == step && matches!(item.state, State::Failed)) {
                 break;
             }
         }
@@ -332,7 +333,7 @@ impl<'p, 'h> Stage<'p, 'h> {
 
 fn tell_failure(tell: &Teller, step: Step, id: &Id, fault: &Fault) {
     let advice = fault.advice.as_deref().unwrap_or_default();
-    tell.tell(&Event::ResourceFailed { step, id, why: &fault.to_string(), advice });
+    tell.tell(&Event::ResourceFailed { step: Some(step), id, why: &fault.to_string(), advice });
 }
 
 /// What failed for several resources at once.

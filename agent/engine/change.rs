@@ -94,6 +94,8 @@ pub enum Body {
     /// A key, or a certificate that is worth nothing without its key. Only its digest is recorded, and undo leaves it
     /// where it is: the bytes that it replaced are gone, and what was signed for it is in use.
     Credential(Zeroizing<Vec<u8>>),
+    /// The bytes that were there before, as the ledger keeps them.
+    Kept(Sha256),
     /// A verified file in the scratch directory, which is moved into place.
     Scratch {
         /// Where it is now.
@@ -116,6 +118,7 @@ impl fmt::Debug for Body {
         match self {
             Self::Bytes(bytes) => write!(f, "Bytes({} bytes)", bytes.len()),
             Self::Credential(_) => f.write_str("Credential"),
+            Self::Kept(sha256) => write!(f, "Kept({sha256})"),
             Self::Scratch { from, .. } => write!(f, "Scratch({from})"),
             Self::Receipt { files, .. } => write!(f, "Receipt({} files)", files.len()),
         }
@@ -140,6 +143,11 @@ impl Meta {
     pub const SECRET: Self = Self::root(0o600);
     /// A program, or a directory that everyone may enter.
     pub const PROGRAM: Self = Self::root(0o755);
+
+    /// Whether only its owner may read it: its content is then nobody else's business.
+    pub fn is_secret(self) -> bool {
+        self.mode.trailing_zeros() >= 6
+    }
 
     /// Root's, with this mode.
     pub const fn root(mode: u32) -> Self {

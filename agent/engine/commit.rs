@@ -9,6 +9,7 @@ use super::history;
 use super::id::Id;
 use super::ledger::{Before, Ledger, LedgerError, Logged, Made, Record};
 use super::receipt::{Receipt, Verified};
+use super::undo;
 use crate::config::values::{RootPath, Sha256, UnitName};
 use crate::host::lock::{self, Lock};
 use crate::host::root::{FileError, Root};
@@ -16,9 +17,6 @@ use crate::host::seen::Entry;
 use crate::host::systemd::SystemdError;
 use crate::host::{Host, clock, kernel};
 use crate::journal::{Event, Teller};
-
-/// The largest file whose bytes are kept for undo. Larger ones are programs, which can be fetched again.
-const MAX_KEPT: u64 = 4 << 20;
 
 /// How long a unit's job may take before the run reports it and goes on.
 pub const JOB_DEADLINE: Duration = Duration::from_mins(10);
@@ -139,11 +137,21 @@ impl<'h> Hand<'h> {
     }
 
     /// Records that the run came to its end. After a good one, what is left in the scratch directory is nobody's.
+    ///
+    /// A run that changed nothing says nothing, unless it found complete what an earlier one had left incomplete.
     pub fn end(&mut self, done: bool) -> Result<(), LedgerError> {
-        if done {
-            self.clear_scratch()?;
+        let completes = done && history::runs(self.records()).last().is_some_and(|last| !last.done && !last.undoes());
+        if completes {
+            self.announce()?;
         }
-        if self.run.is_some() { self.ledger.append(Record::End { done }) } else { Ok(()) }
+        if self.run.is_some() {
+            self.ledger.append(Record::End { done })?;
+        }
+        if done {
+            // Best effort: it is in nobody's way, and the next good run tries again.
+            let _ = self.clear_scratch();
+        }
+        Ok(())
     }
 
     /// Only the agent's own fetch, by cloud-config, may be at work there besides the holder of the lock.
@@ -161,11 +169,6 @@ impl<'h> Hand<'h> {
         for change in changes {
             match change {
                 Change::Job { unit, verb } => jobs.push((unit, verb)),
-                Change::Dir { path, meta } => {
-                    for path in self.host.root.missing_dirs(&path)? {
-                        self.make(by, Change::Dir { path, meta }).await?;
-                    }
-                }
                 other => self.make(by, other).await?,
             }
         }
@@ -216,8 +219,26 @@ impl<'h> Hand<'h> {
         self.note(Record::Paid { debt })
     }
 
-    /// Records one Change and makes it.
+    /// Makes one Change. One that failed and left everything as it was is forgotten: nothing is to be undone, and no unit
+    /// must be restarted for it.
     async fn make(&mut self, by: By<'_>, change: Change) -> Result<(), Fault> {
+        let first = self.ledger.next_seq();
+        let result = self.record_and_make(by, change).await;
+        if result.is_err() {
+            let announced: Vec<Made> = history::changes(self.records()).filter(|m| m.seq >= first).cloned().collect();
+            for made in announced {
+                let now = self.host.see(&undo::reads(&made)).await;
+                if undo::undo(&made, &now, false).is_ok_and(|changes| changes.is_empty()) {
+                    // What failed is reported; that this could not be noted as well changes nothing about it.
+                    let _ = self.note(Record::Undone { seq: made.seq, stays: false });
+                }
+            }
+        }
+        result
+    }
+
+    /// Records one Change, then makes it.
+    async fn record_and_make(&mut self, by: By<'_>, change: Change) -> Result<(), Fault> {
         let host = self.host;
         let root = &host.root;
         match change {
@@ -228,8 +249,10 @@ impl<'h> Hand<'h> {
                 root.link(&path, &to)?;
             }
             Change::Dir { path, meta } => {
-                self.record(by, Logged::Dir { path: path.clone(), meta }, Before::Absent)?;
-                root.make_dir(&path, meta)?;
+                for path in root.missing_dirs(&path)? {
+                    self.record(by, Logged::Dir { path: path.clone(), meta }, Before::Absent)?;
+                    root.make_dir(&path, meta)?;
+                }
             }
             Change::Block { path, lines } => self.block(by, &path, lines)?,
             Change::Remove { path } => {
@@ -300,6 +323,10 @@ impl<'h> Hand<'h> {
                 self.record(by, logged(Sha256::of(&bytes)), before)?;
                 self.host.root.put(path, &bytes, meta)?;
             }
+            Body::Kept(sha256) => {
+                self.record(by, logged(sha256.clone()), before)?;
+                self.ledger.restore(&sha256, path, meta)?;
+            }
             Body::Scratch { from, sha256 } => {
                 self.record(by, logged(sha256), before)?;
                 self.host.root.place(&from, path, meta)?;
@@ -341,21 +368,15 @@ impl<'h> Hand<'h> {
         Ok(self.host.root.put(path, &block::with_lines(&text, &lines), meta)?)
     }
 
-    /// What is at a path before a Change. Its bytes are kept unless they are secret, or a program's.
+    /// What is at a path before a Change. Its bytes are kept unless they are secret.
     fn entry_before(&self, path: &RootPath, keep: bool) -> Result<Before, Fault> {
         let root = &self.host.root;
         Ok(match root.entry(path, false)? {
             Entry::Absent => Before::Absent,
             Entry::Link(to) => Before::Link { to },
             Entry::Dir(meta) => Before::Dir { meta },
-            Entry::File { meta, stamp, .. } if !keep || stamp.size > MAX_KEPT => Before::DigestOnly { meta },
-            Entry::File { meta, .. } => {
-                let bytes = match root.entry(path, true)? {
-                    Entry::File { bytes, .. } => bytes.unwrap_or_default(),
-                    other => return Err(self.in_the_way(path, &other).into()),
-                };
-                Before::Kept { sha256: self.ledger.keep(&bytes)?, meta }
-            }
+            Entry::File { meta, .. } if !keep => Before::DigestOnly { meta },
+            Entry::File { meta, .. } => Before::Kept { sha256: self.ledger.keep(path)?, meta },
             other @ Entry::Other(_) => return Err(self.in_the_way(path, &other).into()),
         })
     }

@@ -42,7 +42,10 @@ impl Resource for ManagedFile {
         match entry {
             Entry::File { meta, bytes, .. } => {
                 let bytes = bytes.as_deref().unwrap_or_default();
-                if bytes != self.content.as_bytes() {
+                if bytes != self.content.as_bytes() && (self.meta.is_secret() || meta.is_secret()) {
+                    let digest = |bytes: &[u8]| format!("sha256 {}", Sha256::of(bytes).short());
+                    shown.push(Delta::new("content", digest(bytes), digest(self.content.as_bytes())));
+                } else if bytes != self.content.as_bytes() {
                     shown.extend(line_deltas(&String::from_utf8_lossy(bytes), &self.content));
                 }
                 if *meta != self.meta {

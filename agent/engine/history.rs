@@ -5,11 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::change::Debt;
-use super::ledger::{Logged, Made, Record};
+use super::change::{Debt, Verb};
+use super::ledger::{Before, Logged, Made, Record};
 use crate::config::values::Sha256;
 
-/// The command whose runs a rollback undoes as one, however often it was killed and run again.
+/// The command that lifts a hold when it changes something.
 pub const BOOTSTRAP: &str = "bootstrap";
 /// The commands that undo. Their own Changes are never undone.
 pub const ROLLBACK: &str = "rollback";
@@ -28,10 +28,12 @@ pub fn changes(records: &[Record]) -> impl DoubleEndedIterator<Item = &Made> {
 ///
 /// A boot pays all earlier ones: whatever starts in it reads what is on the disk.
 pub fn debts(records: &[Record], boot: &str) -> Vec<(Debt, u64)> {
+    let undone = undone(records);
     let mut owed: Vec<(Debt, u64)> = Vec::new();
     for record in records {
         match record {
-            Record::Change(made) if made.boot == boot => {
+            // What was undone is owed no longer: the undoing is a Change that owes the same, or nothing had been done.
+            Record::Change(made) if made.boot == boot && undone.get(&made.seq) != Some(&false) => {
                 for debt in &made.owes {
                     owed.retain(|(other, _)| other != debt);
                     owed.push((debt.clone(), made.seq));
@@ -84,6 +86,22 @@ pub fn since(records: &[Record], point: u64) -> Vec<&Made> {
     standing(records).into_iter().filter(|made| made.run > point).collect()
 }
 
+/// Whether the state at the end of a run can be gone back to: there was such a run, and nothing that stood then was
+/// undone since.
+pub fn is_point(records: &[Record], point: u64) -> bool {
+    let mut run = 0;
+    let mut undone_since: BTreeSet<u64> = BTreeSet::new();
+    for record in records {
+        match record {
+            Record::Run { run: number, .. } => run = *number,
+            Record::Undone { seq, .. } if run > point => drop(undone_since.insert(*seq)),
+            _ => {}
+        }
+    }
+    let gone = changes(records).any(|made| made.run <= point && undone_since.contains(&made.seq));
+    runs(records).iter().any(|run| run.number == point) && !gone
+}
+
 /// Where the undoing begins that did not come to its end and after which nothing else was done: the index of its run,
 /// the first one if it was killed more than once.
 pub fn interrupted_undoing(records: &[Record]) -> Option<usize> {
@@ -96,15 +114,16 @@ pub fn interrupted_undoing(records: &[Record]) -> Option<usize> {
 ///
 /// A rollback after one that was killed undoes what is left of the same bootstrap, even if that is nothing: it must not
 /// go one bootstrap further back.
-pub fn last_bootstrap(records: &[Record]) -> Vec<&Made> {
+pub fn last_run(records: &[Record]) -> Vec<&Made> {
     let undone = undone(records);
     let records = &records[..interrupted_undoing(records).unwrap_or(records.len())];
-    let good: BTreeSet<u64> = self::runs(records).into_iter().filter(|run| run.done).map(|run| run.number).collect();
+    let good: BTreeSet<u64> =
+        self::runs(records).into_iter().filter(|run| run.done && !run.undoes()).map(|run| run.number).collect();
     let mut group: Vec<&Made> = Vec::new();
     let mut runs: BTreeSet<u64> = BTreeSet::new();
     for made in standing(records) {
-        // An earlier run belongs to the group unless it came to a good end: then it was a bootstrap of its own.
-        if !runs.contains(&made.run) && !runs.is_empty() && good.contains(&made.run) {
+        // An earlier run belongs to the group unless it, or one since, came to a good end: then it was complete.
+        if runs.first().is_some_and(|lowest| made.run < *lowest && good.range(made.run..*lowest).next().is_some()) {
             break;
         }
         runs.insert(made.run);
@@ -130,7 +149,8 @@ pub struct Run {
 }
 
 impl Run {
-    fn undoes(&self) -> bool {
+    /// Whether it undid others.
+    pub fn undoes(&self) -> bool {
         [ROLLBACK, UNINSTALL].contains(&self.command.as_str())
     }
 }
@@ -160,12 +180,17 @@ pub fn compacted(records: &[Record]) -> Vec<Record> {
     let left: BTreeSet<u64> = leftovers(records).iter().map(|made| made.seq).collect();
     let stand: BTreeSet<u64> = standing(records).iter().map(|made| made.seq).chain(left.iter().copied()).collect();
     let live: BTreeSet<u64> = changes(records).filter(|m| stand.contains(&m.seq)).map(|m| m.run).collect();
-    let own_points: BTreeSet<u64> = live.iter().rev().take(POINTS_KEPT).copied().collect();
-    let merged = |run: u64| !own_points.contains(&run);
+    let oldest_point = live.iter().rev().take(POINTS_KEPT).min().copied().unwrap_or(u64::MAX);
+    let merged = |run: u64| run < oldest_point;
+    // That a run came to a good end bounds the rollback of a later one, even if nothing of its own stands any more.
+    let bounds: BTreeSet<u64> = runs(records).into_iter().filter(|r| r.done && !r.undoes()).map(|r| r.number).collect();
+    let stays = |run: u64| !merged(run) && (live.contains(&run) || bounds.contains(&run));
 
     // What is left over is of no point any more: it stays as it is, and marked as it was.
     let apart = |made: &Made| stand.contains(&made.seq) && (!merged(made.run) || left.contains(&made.seq));
-    let old: Vec<&Made> = changes(records).filter(|m| stand.contains(&m.seq) && !apart(m)).collect();
+    // Undoing a restart is nothing, and merged with a start it would hide it.
+    let restart = |made: &Made| matches!(made.change, Logged::Job { verb: Verb::Restart, .. });
+    let old: Vec<&Made> = changes(records).filter(|m| stand.contains(&m.seq) && !apart(m) && !restart(m)).collect();
     let mut compact = Vec::new();
     let begin =
         |run: u64| records.iter().find(|r| matches!(r, Record::Run { run: number, .. } if *number == run)).cloned();
@@ -179,12 +204,12 @@ pub fn compacted(records: &[Record]) -> Vec<Record> {
         match record {
             Record::Run { run: number, .. } => {
                 run = *number;
-                if !merged(run) {
+                if stays(run) {
                     compact.push(record.clone());
                 }
             }
             Record::Change(made) if apart(made) => compact.push(record.clone()),
-            Record::End { .. } if !merged(run) => compact.push(record.clone()),
+            Record::End { .. } if stays(run) => compact.push(record.clone()),
             _ => {}
         }
     }
@@ -198,12 +223,18 @@ pub fn compacted(records: &[Record]) -> Vec<Record> {
 }
 
 /// One Change per target, at the place of the target's first: so a directory still comes before what was put into it.
+/// Where somebody else changed the target in between, what they had is to be restored, not what was before them: there
+/// the later Change stays one of its own.
 fn by_target(old: &[&Made], run: u64) -> Vec<Made> {
     let mut places: BTreeMap<String, usize> = BTreeMap::new();
     let mut all: Vec<Made> = Vec::new();
     for made in old {
         let place = *places.entry(target(&made.change)).or_insert(all.len());
         match all.get_mut(place) {
+            Some(first) if !follows(&first.change, &made.before) => {
+                places.insert(target(&made.change), all.len());
+                all.push(Made { run, ..(*made).clone() });
+            }
             None => all.push(Made { run, ..(*made).clone() }),
             Some(first) => {
                 first.change = made.change.clone();
@@ -218,9 +249,25 @@ fn by_target(old: &[&Made], run: u64) -> Vec<Made> {
     all
 }
 
+/// Whether `before` is what `change` left.
+fn follows(change: &Logged, before: &Before) -> bool {
+    match (change, before) {
+        (Logged::Put { sha256, meta, .. }, Before::Kept { sha256: then, meta: had }) => sha256 == then && meta == had,
+        (Logged::Put { credential, .. }, Before::DigestOnly { .. }) => *credential,
+        (Logged::Link { to, .. }, Before::Link { to: then }) => to == then,
+        (Logged::Block { lines, .. }, Before::Lines(then)) => then.as_ref() == Some(lines),
+        (Logged::Sysctl { value, .. }, Before::Value(then)) => value == then,
+        (Logged::Property { value, .. }, Before::Number(then)) => value == then,
+        // Starting twice is starting once; a directory that was made again is the same directory.
+        (Logged::Job { .. } | Logged::Dir { .. } | Logged::Module { .. }, _)
+        | (Logged::Remove { .. } | Logged::Destroy { .. }, Before::Absent) => true,
+        _ => false,
+    }
+}
+
 /// What a Change is made to. A file, a link and a removal have the same target when they have the same path; a
 /// directory and our block in a shared file are targets of their own kind.
-fn target(change: &Logged) -> String {
+pub fn target(change: &Logged) -> String {
     match change {
         Logged::Put { path, .. } | Logged::Link { path, .. } | Logged::Remove { path } | Logged::Destroy { path } => {
             format!("entry {path}")
@@ -242,7 +289,6 @@ mod tests {
     use crate::config::values::{RootPath, UnitName};
     use crate::engine::change::Meta;
     use crate::engine::id::{Id, Step};
-    use crate::engine::ledger::Before;
 
     fn change(seq: u64, run: u64, owes: Vec<Debt>) -> Record {
         put(seq, run, "/x", Before::Absent, owes)
@@ -267,6 +313,53 @@ mod tests {
 
     fn run(run: u64, command: &str) -> Record {
         Record::Run { run, boot: "boot-1".into(), at: 0, command: command.into(), config: None }
+    }
+
+    #[test]
+    fn a_failed_run_that_a_later_one_made_good_is_no_part_of_the_next_rollback() {
+        let records = vec![
+            run(1, "bootstrap"),
+            change(1, 1, vec![]),
+            Record::End { done: false },
+            run(2, "bootstrap"),
+            Record::End { done: true },
+            run(3, "bootstrap"),
+            change(2, 3, vec![]),
+            Record::End { done: true },
+        ];
+        assert_eq!(last_run(&records).iter().map(|made| made.seq).collect::<Vec<_>>(), [2]);
+    }
+
+    #[test]
+    fn compaction_keeps_what_somebody_else_had_and_that_a_unit_was_started() {
+        let theirs = Before::Kept { sha256: Sha256::of(b"theirs"), meta: Meta::FILE };
+        let unit = UnitName::literal("kubelet.service");
+        let job = |seq, run, verb, active: &str| {
+            let Record::Change(mut made) = change(seq, run, vec![]) else { unreachable!("a change") };
+            made.change = Logged::Job { unit: unit.clone(), verb };
+            made.before = Before::Unit { active: active.into(), invocation: String::new() };
+            Record::Change(made)
+        };
+        let mut records = vec![run(1, "bootstrap"), change(1, 1, vec![]), job(2, 1, Verb::Start, "inactive")];
+        records.extend([Record::End { done: true }, run(2, "bootstrap"), put(3, 2, "/x", theirs.clone(), vec![])]);
+        records.extend([job(4, 2, Verb::Restart, "active"), Record::End { done: true }]);
+        for later in 3..40 {
+            let before = match later {
+                3 => Before::Absent,
+                _ => Before::Kept { sha256: Sha256::of(&(later + 1_u64).to_be_bytes()), meta: Meta::FILE },
+            };
+            records.extend([
+                run(later, "bootstrap"),
+                put(later + 2, later, "/y", before, vec![]),
+                Record::End { done: true },
+            ]);
+        }
+        let compact = compacted(&records);
+        let kept: Vec<&Made> = changes(&compact).collect();
+        assert!(kept.len() < 30, "{}", kept.len());
+        assert!(kept.iter().any(|made| made.seq == 3 && made.before == theirs), "somebody else's file");
+        let started = kept.iter().find(|made| made.seq == 2).expect("the start");
+        assert!(matches!(started.change, Logged::Job { verb: Verb::Start, .. }), "{started:?}");
     }
 
     #[test]
@@ -296,17 +389,17 @@ mod tests {
             Record::End { done: true },
         ];
         let seqs = |made: Vec<&Made>| made.iter().map(|made| made.seq).collect::<Vec<_>>();
-        assert_eq!(seqs(last_bootstrap(&records)), [3, 2]);
+        assert_eq!(seqs(last_run(&records)), [3, 2]);
         assert_eq!(seqs(since(&records, 2)), [3]);
         assert_eq!(seqs(since(&records, 0)), [3, 2, 1]);
         records.extend([run(5, "rollback"), change(4, 5, vec![]), Record::Undone { seq: 3, stays: false }]);
-        assert_eq!(seqs(last_bootstrap(&records)), [2], "a rollback that was killed goes on where it stopped");
+        assert_eq!(seqs(last_run(&records)), [2], "a rollback that was killed goes on where it stopped");
         records.extend([Record::Undone { seq: 2, stays: false }]);
-        assert_eq!(seqs(last_bootstrap(&records)), [] as [u64; 0], "nor does it go further when nothing is left");
+        assert_eq!(seqs(last_run(&records)), [] as [u64; 0], "nor does it go further when nothing is left");
         records.extend([run(6, "rollback")]);
-        assert_eq!(seqs(last_bootstrap(&records)), [] as [u64; 0], "nor when it was killed twice");
+        assert_eq!(seqs(last_run(&records)), [] as [u64; 0], "nor when it was killed twice");
         records.extend([Record::End { done: true }]);
-        assert_eq!(seqs(last_bootstrap(&records)), [1], "the next rollback goes one bootstrap further back");
+        assert_eq!(seqs(last_run(&records)), [1], "the next rollback goes one bootstrap further back");
     }
 
     /// The machine as a map from path to content, with the digest of the last Put in it.
@@ -342,7 +435,7 @@ mod tests {
             let compact = compacted(&records);
             prop_assert!(compact.len() <= records.len() + 1);
             prop_assert_eq!(restored(&compact, 0), restored(&records, 0));
-            let last = |records: &[Record]| last_bootstrap(records).into_iter().cloned().collect::<Vec<_>>();
+            let last = |records: &[Record]| last_run(records).into_iter().cloned().collect::<Vec<_>>();
             // Runs that became one point are one bootstrap from then on; the ones that stay are undone as before.
             let kept_apart = last(&records).iter().all(|made| changes(&compact).any(|other| other == made));
             if kept_apart {

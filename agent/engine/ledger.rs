@@ -18,6 +18,7 @@ use super::fault::Explain;
 use super::history;
 use super::id::Id;
 use crate::config::values::{ModuleName, RootPath, Sha256, SysctlKey, UnitName};
+use crate::host::digest;
 use crate::host::root::{self, FileError, Root};
 
 /// From this size on the ledger is compacted when it is opened, in bytes: some hundred bootstraps that changed something.
@@ -301,8 +302,14 @@ pub fn parse(bytes: &[u8], path: &str) -> Result<(Vec<Record>, usize), LedgerErr
         let Some(end) = rest.iter().position(|b| *b == b'\n') else { break };
         match decode(&rest[..end]) {
             Ok(record) => records.push(record),
-            Err(why) => {
-                let more = rest[end + 1..].split(|b| *b == b'\n').any(|line| decode(line).is_ok());
+            // Written whole, and not by this program: it must neither be dropped nor guessed at.
+            Err(Bad::Unknown(why)) => {
+                let why = format!("it was written by another version of nodeagent ({why})");
+                return Err(LedgerError::Corrupt { path: path.to_owned(), offset, why });
+            }
+            Err(Bad::Damaged(why)) => {
+                let more =
+                    rest[end + 1..].split(|b| *b == b'\n').any(|line| !matches!(decode(line), Err(Bad::Damaged(_))));
                 if more {
                     return Err(LedgerError::Corrupt { path: path.to_owned(), offset, why });
                 }
@@ -325,14 +332,23 @@ fn checksum(json: &str) -> String {
 }
 
 /// The record in a line without its line break, or what is wrong with it.
-fn decode(line: &[u8]) -> Result<Record, String> {
-    let text = std::str::from_utf8(line).map_err(|e| e.to_string())?;
-    let (sum, json) = text.split_once(' ').ok_or("it has no checksum")?;
+/// Why a line is no record.
+#[derive(Debug)]
+enum Bad {
+    /// It is not what was written.
+    Damaged(String),
+    /// It is what was written, but by whom?
+    Unknown(String),
+}
+
+fn decode(line: &[u8]) -> Result<Record, Bad> {
+    let text = std::str::from_utf8(line).map_err(|e| Bad::Damaged(e.to_string()))?;
+    let (sum, json) = text.split_once(' ').ok_or_else(|| Bad::Damaged("it has no checksum".to_owned()))?;
     // As text: a number has several spellings, and only one of them was written here.
     if sum != checksum(json) {
-        return Err("its checksum does not match".to_owned());
+        return Err(Bad::Damaged("its checksum does not match".to_owned()));
     }
-    serde_json::from_str(json).map_err(|e| e.to_string())
+    serde_json::from_str(json).map_err(|e| Bad::Unknown(e.to_string()))
 }
 
 impl Ledger {
@@ -441,22 +457,27 @@ impl Ledger {
         Ok(())
     }
 
-    /// Keeps bytes that are about to be replaced; they are on the disk when this returns.
-    pub fn keep(&self, bytes: &[u8]) -> Result<Sha256, LedgerError> {
-        let sha256 = Sha256::of(bytes);
-        let path = kept(&sha256);
-        if self.root.read(&path)?.as_deref() != Some(bytes) {
-            self.root.put(&path, bytes, Meta::SECRET)?;
+    /// Keeps a file that is about to be replaced, whatever its size; its bytes are on the disk when this returns.
+    pub fn keep(&self, path: &RootPath) -> Result<Sha256, LedgerError> {
+        let name = self.root.display(path);
+        let sha256 = digest(&self.root, path)?.ok_or(LedgerError::Kept { path: name, why: "it vanished" })?;
+        if digest(&self.root, &kept(&sha256))?.as_ref() != Some(&sha256) {
+            self.copy(path, &kept(&sha256), &sha256, Meta::SECRET)?;
         }
         Ok(sha256)
     }
 
-    /// The kept bytes with this digest.
-    pub fn kept(&self, sha256: &Sha256) -> Result<Vec<u8>, LedgerError> {
-        let path = kept(sha256);
-        let fail = |why| LedgerError::Kept { path: self.root.display(&path), why };
-        let bytes = self.root.read(&path)?.ok_or_else(|| fail("it is not there"))?;
-        if Sha256::of(&bytes) == *sha256 { Ok(bytes) } else { Err(fail("its bytes are not the ones that were kept")) }
+    /// Puts kept bytes in place, atomically and durably.
+    pub fn restore(&self, sha256: &Sha256, path: &RootPath, meta: Meta) -> Result<(), LedgerError> {
+        self.copy(&kept(sha256), path, sha256, meta)
+    }
+
+    fn copy(&self, from: &RootPath, to: &RootPath, sha256: &Sha256, meta: Meta) -> Result<(), LedgerError> {
+        let copied = match self.root.copy(from, to, sha256, meta) {
+            Err(error) if error.is_absent() => Err("it is not there"),
+            other => other?.then_some(()).ok_or("its bytes are not the ones that were recorded"),
+        };
+        copied.map_err(|why| LedgerError::Kept { path: self.root.display(from), why })
     }
 }
 

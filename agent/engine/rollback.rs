@@ -4,21 +4,22 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
+use super::apply::Unreadable;
 use super::change::{Change, Debt};
 use super::commit::{By, Hand};
-use super::fault::{Explain, Fault};
+use super::fault::{Class, Explain, Fault};
 use super::history;
 use super::ledger::{self, Logged, Made, Record};
 use super::undo::{self, KeptBecause};
-use crate::config::values::Sha256;
+use crate::config::values::{RootPath, Sha256, UnitName};
 use crate::host::{Host, clock};
-use crate::journal::Event;
+use crate::journal::{Event, Teller};
 
 /// How far back to go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Back {
-    /// To before the last bootstrap.
-    LastBootstrap,
+    /// To before the last run that changed something, and the runs before it that it completed.
+    LastRun,
     /// To the point at the end of this run; 0 is before the first.
     To(u64),
 }
@@ -27,11 +28,9 @@ impl Back {
     /// The Changes to undo, last first. Going all the way back, or purging, also takes up what earlier ones had to leave.
     fn select(self, records: &[Record], purge: bool) -> Result<Vec<&Made>, NoSuchPoint> {
         let mut selected = match self {
-            Self::LastBootstrap => history::last_bootstrap(records),
+            Self::LastRun => history::last_run(records),
             Self::To(0) => history::since(records, 0),
-            Self::To(point) if history::runs(records).iter().any(|run| run.number == point) => {
-                history::since(records, point)
-            }
+            Self::To(point) if history::is_point(records, point) => history::since(records, point),
             Self::To(point) => return Err(NoSuchPoint { point }),
         };
         if purge || self == Self::To(0) {
@@ -42,9 +41,9 @@ impl Back {
     }
 }
 
-/// The ledger knows no such run.
+/// There is no way back to that point.
 #[derive(Debug, thiserror::Error)]
-#[error("go back to point {point}: the ledger has no such run")]
+#[error("go back to point {point}: the ledger has no such run, or what it or one before it did was undone since")]
 pub struct NoSuchPoint {
     point: u64,
 }
@@ -84,55 +83,133 @@ pub enum Undone {
         #[serde(rename = "why", serialize_with = "as_text")]
         because: KeptBecause,
     },
+    /// It could not be undone, and the next attempt will try again.
+    Failed {
+        /// The Change, in words.
+        what: String,
+        /// Why.
+        why: String,
+    },
 }
 
 fn as_text<S: serde::Serializer>(because: &KeptBecause, to: S) -> Result<S::Ok, S::Error> {
     to.collect_str(because)
 }
 
+/// What an undoing came to.
+#[derive(Debug, Default)]
+pub struct Undoing {
+    /// Each Change, last first.
+    pub changes: Vec<Undone>,
+    /// The gravest class of what failed.
+    pub failed: Option<Class>,
+    /// Restarts that the configuration does not allow, and that are still owed.
+    pub owed: Vec<Debt>,
+}
+
 /// What undoing would do, without doing it.
+///
+/// Each Change is judged as if the later ones had been undone already: of two to the same path only the later is compared
+/// with the machine, and a directory counts as empty when all that is in it would be gone.
 pub async fn preview(host: &Host, back: Back, purge: bool) -> Result<Vec<Undone>, Fault> {
     let records = ledger::read(&host.root)?;
     let mut all = Vec::new();
+    let mut judged: BTreeSet<String> = BTreeSet::new();
+    let mut gone: BTreeSet<String> = BTreeSet::new();
     for made in back.select(&records, purge)? {
         let what = describe(&made.change);
-        // The bytes themselves are not needed to say that they would be restored.
-        let kept = undo::needs(made).map(|_| Vec::new());
-        all.push(match undo::undo(made, kept, &host.see(&undo::reads(made)).await, purge) {
+        let outcome = if judged.insert(history::target(&made.change)) {
+            undo::undo(made, &host.see(&undo::reads(made)).await, purge)
+        } else {
+            Ok(vec![])
+        };
+        all.push(match outcome {
             Ok(changes) if changes.is_empty() => Undone::Already { what },
-            Ok(_) => Undone::Undone { what },
+            Ok(changes) => match changes.as_slice() {
+                [Change::Remove { path }] if !would_be_empty(host, path, &gone) => {
+                    Undone::Kept { what, because: KeptBecause::NotEmpty }
+                }
+                [.., Change::Remove { path } | Change::Destroy { path }] => {
+                    gone.insert(path.to_string());
+                    Undone::Undone { what }
+                }
+                _ => Undone::Undone { what },
+            },
+            Err(KeptBecause::CannotTell(cannot)) => Undone::Failed { what, why: cannot.to_string() },
             Err(because) => Undone::Kept { what, because },
         });
     }
     Ok(all)
 }
 
+fn would_be_empty(host: &Host, path: &RootPath, gone: &BTreeSet<String>) -> bool {
+    let names = host.root.list(path).unwrap_or_default();
+    names.iter().all(|name| gone.contains(path.join(name).as_str()))
+}
+
 /// Undoes, and leaves a hold for `config`: the next boot's bootstrap does nothing until the configuration changes.
 ///
-/// A key that stays without `--purge`, and a directory that stays because of it, are marked as still ours.
-pub async fn undo(hand: &mut Hand<'_>, back: Back, config: Option<Sha256>, purge: bool) -> Result<Vec<Undone>, Fault> {
+/// A Change that cannot be undone now does not keep the others from it; it is tried again by the next undoing. Keys that
+/// stay without `--purge`, and directories that stay because of them, are marked as still ours. Units in `forbidden` are
+/// not restarted.
+pub async fn undo(
+    hand: &mut Hand<'_>,
+    back: Back,
+    config: Option<Sha256>,
+    purge: bool,
+    forbidden: &BTreeSet<UnitName>,
+) -> Result<Undoing, Fault> {
     let records = hand.records().to_vec();
     let selected = back.select(&records, purge)?;
+    let mut undoing = Undoing::default();
     // One that was killed has debts to pay and an end to record, even if nothing is left to undo.
     if selected.is_empty() && history::interrupted_undoing(&records).is_none() {
-        return Ok(Vec::new());
+        return Ok(undoing);
     }
     // The hold comes first: a machine that reboots in the middle must not build up what is being taken down.
     hand.note(Record::Hold { config, at: clock::seconds(clock::now()) })?;
-    let mut all = Vec::new();
     for made in selected {
-        let outcome = undo_one(hand, made, purge).await?;
-        match &outcome {
-            Undone::Undone { what } => hand.tell.tell(&Event::Undone { what }),
-            Undone::Kept { what, because } => hand.tell.tell(&Event::Kept { what, why: &because.to_string() }),
-            Undone::Already { .. } => {}
+        let what = describe(&made.change);
+        let outcome = match undo_one(hand, made, purge).await {
+            Ok(outcome) => outcome,
+            Err(fault) => {
+                undoing.failed = undoing.failed.max(Some(fault.class));
+                Undone::Failed { what, why: fault.to_string() }
+            }
+        };
+        tell(&hand.tell, made, &outcome);
+        if !matches!(outcome, Undone::Failed { .. }) {
+            hand.note(Record::Undone { seq: made.seq, stays: stays_ours(&outcome) })?;
         }
-        hand.note(Record::Undone { seq: made.seq, stays: stays_ours(&outcome) })?;
-        all.push(outcome);
+        undoing.changes.push(outcome);
     }
-    super::settle::pay(hand, &BTreeSet::new()).await?;
-    hand.end(true)?;
-    Ok(all)
+    match super::settle::pay(hand, forbidden).await {
+        Ok(owed) => undoing.owed = owed,
+        Err(fault) => {
+            undoing.failed = undoing.failed.max(Some(fault.class));
+            undoing
+                .changes
+                .push(Undone::Failed { what: "what units must be made to see".to_owned(), why: fault.to_string() });
+        }
+    }
+    hand.end(undoing.failed.is_none())?;
+    Ok(undoing)
+}
+
+fn tell(tell: &Teller, made: &Made, outcome: &Undone) {
+    match outcome {
+        Undone::Undone { what } => tell.tell(&Event::Undone { what }),
+        Undone::Kept { what, because } => tell.tell(&Event::Kept { what, why: &because.to_string() }),
+        Undone::Failed { why, .. } => {
+            tell.tell(&Event::ResourceFailed {
+                step: None,
+                id: &made.id,
+                why: &format!("not undone: {why}"),
+                advice: "",
+            });
+        }
+        Undone::Already { .. } => {}
+    }
 }
 
 fn stays_ours(outcome: &Undone) -> bool {
@@ -141,9 +218,9 @@ fn stays_ours(outcome: &Undone) -> bool {
 
 async fn undo_one(hand: &mut Hand<'_>, made: &Made, purge: bool) -> Result<Undone, Fault> {
     let what = describe(&made.change);
-    let kept = undo::needs(made).map(|sha256| hand.ledger.kept(sha256)).transpose()?;
     let now = hand.host.see(&undo::reads(made)).await;
-    match undo::undo(made, kept, &now, purge) {
+    match undo::undo(made, &now, purge) {
+        Err(KeptBecause::CannotTell(cannot)) => Err(Unreadable(cannot).into()),
         Err(because) => Ok(Undone::Kept { what, because }),
         Ok(changes) if changes.is_empty() => Ok(Undone::Already { what }),
         Ok(changes) => {

@@ -109,7 +109,6 @@ mod tests {
             active: active.into(),
             sub: String::new(),
             invocation: invocation.into(),
-            needs_reload: false,
             tasks_max: None,
             rlimits: Vec::new(),
         }

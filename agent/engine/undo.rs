@@ -1,6 +1,6 @@
 //! The ledger read backwards: what would undo a Change, given the machine now. Pure, and the same when asked again.
 
-use super::change::{Body, Change, Verb};
+use super::change::{Body, Change, Meta, Verb};
 use super::ledger::{Before, Logged, Made};
 use super::resource::{CannotTell, Seen, Thing};
 use crate::config::values::{RootPath, Sha256, UnitName};
@@ -46,23 +46,15 @@ pub fn reads(made: &Made) -> Vec<Thing> {
     }
 }
 
-/// The kept bytes that undoing needs.
-pub fn needs(made: &Made) -> Option<&Sha256> {
-    match &made.before {
-        Before::Kept { sha256, .. } => Some(sha256),
-        _ => None,
-    }
-}
-
 /// The Changes that bring back what was there before; none if it is there already.
-pub fn undo(made: &Made, kept: Option<Vec<u8>>, now: &Seen, purge: bool) -> Result<Vec<Change>, KeptBecause> {
+pub fn undo(made: &Made, now: &Seen, purge: bool) -> Result<Vec<Change>, KeptBecause> {
     match &made.change {
         Logged::Put { path, sha256, credential, .. } => {
             let secret = credential.then_some(purge);
-            undo_put(made, path, sha256, secret, kept, now)
+            undo_put(made, path, sha256, secret, now)
         }
         Logged::Link { path, to } => match now.entry(path)? {
-            Entry::Link(target) if target == to => restore(path, &made.before, kept),
+            Entry::Link(target) if target == to => restore(path, &made.before),
             entry if is_before(entry, None, &made.before) => Ok(Vec::new()),
             _ => Err(KeptBecause::ChangedSince),
         },
@@ -73,8 +65,10 @@ pub fn undo(made: &Made, kept: Option<Vec<u8>>, now: &Seen, purge: bool) -> Resu
             _ => Err(KeptBecause::ChangedSince),
         },
         Logged::Block { path, lines } => undo_block(made, path, lines, now),
+        // systemd's own runtime files: their property's undo removes them too, and a boot forgets them.
+        Logged::Remove { path } if path.as_str().starts_with(CONTROL_DIR) => Ok(Vec::new()),
         Logged::Remove { path } => match now.entry(path)? {
-            Entry::Absent => restore(path, &made.before, kept),
+            Entry::Absent => restore(path, &made.before),
             _ => Err(KeptBecause::ChangedSince),
         },
         Logged::Destroy { .. } => Err(KeptBecause::Destroyed),
@@ -100,9 +94,12 @@ pub fn undo(made: &Made, kept: Option<Vec<u8>>, now: &Seen, purge: bool) -> Resu
     }
 }
 
+/// Where systemd keeps what was set with `SetUnitProperties` until the next boot.
+const CONTROL_DIR: &str = "/run/systemd/system.control";
+
 /// The file that systemd leaves behind `SetUnitProperties`, which would shadow a drop-in from the next reload on.
 pub fn control_file(unit: &UnitName, property: &str) -> RootPath {
-    RootPath::literal("/run/systemd/system.control").join(&format!("{unit}.d/50-{property}.conf"))
+    RootPath::literal(CONTROL_DIR).join(&format!("{unit}.d/50-{property}.conf"))
 }
 
 /// `secret` says of a credential whether it is to be purged.
@@ -111,11 +108,10 @@ fn undo_put(
     path: &RootPath,
     sha256: &Sha256,
     secret: Option<bool>,
-    kept: Option<Vec<u8>>,
     now: &Seen,
 ) -> Result<Vec<Change>, KeptBecause> {
     let entry = now.entry(path)?;
-    let digest = now.digest(path).ok().flatten();
+    let digest = if matches!(entry, Entry::File { .. }) { now.digest(path)? } else { None };
     if is_before(entry, digest, &made.before) {
         return Ok(Vec::new());
     }
@@ -125,21 +121,21 @@ fn undo_put(
         return Err(KeptBecause::ChangedSince);
     }
     match secret {
-        None => restore(path, &made.before, kept),
+        None => restore(path, &made.before),
         Some(false) => Err(KeptBecause::Credential),
-        Some(true) => purge_put(path, made, kept, destroyed),
+        Some(true) => purge_put(path, made, destroyed),
     }
 }
 
 /// Destroys a credential, then puts back what was there before unless that was a secret itself. One after the other: the
 /// bytes that a Change replaces or removes are kept, and no key's may be.
-fn purge_put(path: &RootPath, made: &Made, kept: Option<Vec<u8>>, destroyed: bool) -> Result<Vec<Change>, KeptBecause> {
+fn purge_put(path: &RootPath, made: &Made, destroyed: bool) -> Result<Vec<Change>, KeptBecause> {
     let mut changes = Vec::new();
     if !destroyed {
         changes.push(Change::Destroy { path: path.clone() });
     }
     if !matches!(made.before, Before::Absent | Before::DigestOnly { .. }) {
-        changes.extend(restore(path, &made.before, kept)?);
+        changes.extend(restore(path, &made.before)?);
     }
     Ok(changes)
 }
@@ -190,14 +186,16 @@ fn is_before(entry: &Entry, digest: Option<&Sha256>, before: &Before) -> bool {
     }
 }
 
-/// Puts back what was at a path.
-fn restore(path: &RootPath, before: &Before, kept: Option<Vec<u8>>) -> Result<Vec<Change>, KeptBecause> {
-    let path = path.clone();
-    Ok(vec![match (before, kept) {
-        (Before::Absent, _) => Change::Remove { path },
-        (Before::Link { to }, _) => Change::Link { path, to: to.clone() },
-        (Before::Dir { meta }, _) => Change::Dir { path, meta: *meta },
-        (Before::Kept { meta, .. }, Some(bytes)) => Change::Put { path, body: Body::Bytes(bytes), meta: *meta },
+/// Puts back what was at a path, and the directory that held it.
+fn restore(path: &RootPath, before: &Before) -> Result<Vec<Change>, KeptBecause> {
+    let put_back = match before {
+        Before::Absent => return Ok(vec![Change::Remove { path: path.clone() }]),
+        Before::Link { to } => Change::Link { path: path.clone(), to: to.clone() },
+        Before::Dir { meta } => Change::Dir { path: path.clone(), meta: *meta },
+        Before::Kept { sha256, meta } => {
+            Change::Put { path: path.clone(), body: Body::Kept(sha256.clone()), meta: *meta }
+        }
         _ => return Err(KeptBecause::NotRecorded),
-    }])
+    };
+    Ok(vec![Change::Dir { path: path.parent(), meta: Meta::PROGRAM }, put_back])
 }

@@ -8,6 +8,8 @@ use crate::config::settings::Rlimit;
 use crate::config::values::{Limit, ModuleName, SysctlKey};
 use crate::engine::fault::Explain;
 
+const SET: &str = "set sysctl";
+
 /// The kernel refused.
 #[derive(Debug, thiserror::Error)]
 #[error("{doing} {object}: {source}")]
@@ -24,7 +26,9 @@ impl Explain for KernelError {
             io::ErrorKind::ReadOnlyFilesystem => {
                 Some("/proc/sys is read-only here; run on the machine itself".to_owned())
             }
-            io::ErrorKind::NotFound => Some("this kernel has no such key; a module may be missing".to_owned()),
+            io::ErrorKind::NotFound if self.doing == SET => {
+                Some("this kernel has no such key; a module may be missing".to_owned())
+            }
             _ => None,
         }
     }
@@ -42,7 +46,7 @@ pub fn sysctl(key: &SysctlKey) -> Result<Option<String>, KernelError> {
 /// Sets a sysctl of the running kernel.
 pub fn set_sysctl(key: &SysctlKey, value: &str) -> Result<(), KernelError> {
     std::fs::write(key.file(), value).map_err(|source| KernelError {
-        doing: "set sysctl",
+        doing: SET,
         object: format!("{key}={value}"),
         source,
     })

@@ -98,12 +98,15 @@ fn sight<T, E: Explain>(thing: &Thing, read: Result<T, E>, wrap: impl FnOnce(T) 
     read.map(wrap).map_err(|error| CannotTell::because(thing, &error))
 }
 
-/// The digest of a file of any size; nothing if there is no file.
+/// The digest of a file of any size; nothing if there is no file, but something else.
 pub fn digest(root: &Root, path: &RootPath) -> Result<Option<Sha256>, FileError> {
     let mut file = match root.open_file(path) {
         Err(error) if error.is_absent() => return Ok(None),
         other => other?,
     };
+    if !file.metadata().map_err(|e| root.error("stat", path, e))?.is_file() {
+        return Ok(None);
+    }
     let mut hasher = openssl::sha::Sha256::new();
     let mut buffer = vec![0; 1 << 18];
     loop {

@@ -16,11 +16,6 @@ pub fn status(line: &str) {
     let _ = sd_notify::notify(&[NotifyState::Status(&line)]);
 }
 
-/// Says that the start is complete, for `Type=notify`.
-pub fn ready() {
-    let _ = sd_notify::notify(&[NotifyState::Ready]);
-}
-
 /// Asks for this much time from now before the running start (or stop) times out.
 ///
 /// systemd moves the timeout only ever later, so asking for less than is left changes nothing.

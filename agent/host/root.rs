@@ -18,7 +18,7 @@ use nix::sys::stat::{FileStat, Mode, SFlag};
 use nix::unistd::{Gid, Uid, UnlinkatFlags};
 
 use super::seen::{Entry, Stamp};
-use crate::config::values::RootPath;
+use crate::config::values::{RootPath, Sha256};
 use crate::engine::change::Meta;
 use crate::engine::fault::Explain;
 
@@ -157,7 +157,7 @@ impl Root {
     /// Opens a file for reading; the last component is not followed.
     pub fn open_file(&self, path: &RootPath) -> Result<File, FileError> {
         let parent = self.parent(path).map_err(|e| self.fail("open", path, e))?;
-        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         let fd =
             nix::fcntl::openat(&parent, last(path), flags, Mode::empty()).map_err(|e| self.fail("open", path, e))?;
         Ok(File::from(fd))
@@ -181,22 +181,57 @@ impl Root {
 
     /// Puts a whole file in place, atomically and durably.
     pub fn put(&self, path: &RootPath, bytes: &[u8], meta: Meta) -> Result<(), FileError> {
+        self.replace(path, meta, |file| file.write_all(bytes).map(|()| true).map_err(|e| self.fail("write", path, e)))
+            .map(drop)
+    }
+
+    /// Copies a file of any size into place, atomically and durably, if its bytes have this digest. Returns whether they
+    /// have.
+    pub fn copy(&self, from: &RootPath, path: &RootPath, sha256: &Sha256, meta: Meta) -> Result<bool, FileError> {
+        let mut source = self.open_file(from)?;
+        self.replace(path, meta, |target| {
+            let mut hasher = openssl::sha::Sha256::new();
+            let mut buffer = vec![0; 1 << 18];
+            loop {
+                match source.read(&mut buffer).map_err(|e| self.fail("read", from, e))? {
+                    0 => return Ok(Sha256::from_raw(&hasher.finish()) == *sha256),
+                    n => {
+                        hasher.update(&buffer[..n]);
+                        target.write_all(&buffer[..n]).map_err(|e| self.fail("write", path, e))?;
+                    }
+                }
+            }
+        })
+    }
+
+    /// The one way in which a file comes to its place. `write` writes it, and may say that it is not to be placed after
+    /// all.
+    fn replace(
+        &self,
+        path: &RootPath,
+        meta: Meta,
+        write: impl FnOnce(&mut File) -> Result<bool, FileError>,
+    ) -> Result<bool, FileError> {
         let parent = self.parent(path).map_err(|e| self.fail("open the directory of", path, e))?;
         let temporary = temporary_name(path);
         let mut file = exclusive(&parent, &temporary).map_err(|e| self.fail_beside(path, e))?;
         let written = (|| {
-            file.write_all(bytes).map_err(|e| self.fail("write", path, e))?;
+            if !write(&mut file)? {
+                return Ok(false);
+            }
             self.finish(&file, meta).map_err(|e| self.fail("set owner and mode of", path, e))?;
             file.sync_all().map_err(|e| self.fail("sync", path, e))?;
             nix::fcntl::renameat(&parent, temporary.as_str(), &parent, last(path))
-                .map_err(|e| self.fail("rename into place", path, e))
+                .map_err(|e| self.fail("rename into place", path, e))?;
+            Ok(true)
         })();
-        if written.is_err() {
+        if !matches!(written, Ok(true)) {
             // Best effort: what stays is removed by the next run, which uses the same name.
             let _ = nix::unistd::unlinkat(&parent, temporary.as_str(), UnlinkatFlags::NoRemoveDir);
+            return written;
         }
-        written?;
-        sync_dir(&parent).map_err(|e| self.fail("sync the directory of", path, e))
+        sync_dir(&parent).map_err(|e| self.fail("sync the directory of", path, e))?;
+        Ok(true)
     }
 
     /// Moves a finished scratch file into place, atomically and durably.
@@ -322,7 +357,7 @@ impl Root {
     }
 
     fn read_at(&self, parent: &OwnedFd, path: &RootPath) -> Result<Vec<u8>, FileError> {
-        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         let fd =
             nix::fcntl::openat(parent, last(path), flags, Mode::empty()).map_err(|e| self.fail("read", path, e))?;
         read_whole(File::from(fd)).map_err(|e| self.fail("read", path, e))

@@ -72,8 +72,6 @@ pub struct UnitSight {
     pub sub: String,
     /// The identity of this activation; empty when it never ran. Differs after each start (`InvocationID`).
     pub invocation: String,
-    /// Whether its files changed since systemd read them (`NeedDaemonReload`).
-    pub needs_reload: bool,
     /// Most tasks; [`u64::MAX`] for no limit; nothing if the unit has no control group.
     pub tasks_max: Option<u64>,
     /// Soft and hard resource limits as systemd has them.

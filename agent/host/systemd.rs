@@ -83,6 +83,14 @@ pub enum SystemdError {
         /// What the unit itself says.
         detail: String,
     },
+    /// The bus went away while a job ran.
+    #[error("{verb} {unit}: the system bus was lost before the job ended")]
+    BusLost {
+        /// What was asked.
+        verb: Verb,
+        /// Of which unit.
+        unit: UnitName,
+    },
     /// A job did not end in time. It goes on.
     #[error("{verb} {unit}: not finished after {} s{detail}", after.as_secs())]
     JobDeadline {
@@ -111,6 +119,7 @@ impl Explain for SystemdError {
                 "nodeagent needs systemd and its system bus (dbus.service); use --root DIR to work on another machine's tree".to_owned()
             }
             Self::Call { .. } | Self::Silent { .. } => "see journalctl -b _PID=1".to_owned(),
+            Self::BusLost { .. } => "the job goes on; run again when dbus.service is back".to_owned(),
             Self::Job { unit, .. } => format!("see journalctl -b -u {unit}"),
             Self::JobDeadline { unit, .. } => format!("the job goes on; see systemctl status {unit}"),
         })
@@ -162,7 +171,6 @@ impl Systemd {
             active: text(&all, "ActiveState"),
             sub: text(&all, "SubState"),
             invocation: bytes_as_hex(&all, "InvocationID"),
-            needs_reload: all.get("NeedDaemonReload").and_then(|v| bool::try_from(v).ok()).unwrap_or(false),
             tasks_max: number(&own, "TasksMax"),
             rlimits: rlimits.collect(),
         }))
@@ -212,12 +220,16 @@ impl Systemd {
             }
         }
         let end = tokio::time::Instant::now() + deadline;
+        let mut lost = false;
         let mut look = tokio::time::interval(Duration::from_secs(2));
         look.tick().await;
         while !waiting.is_empty() {
             tokio::select! {
                 signal = removed.next() => {
-                    let Some(signal) = signal else { break };
+                    let Some(signal) = signal else {
+                        lost = true;
+                        break;
+                    };
                     let Ok(args) = signal.args() else { continue };
                     if let Some(at) = waiting.remove(args.job().as_str()) {
                         let (unit, verb) = &jobs[at];
@@ -237,6 +249,7 @@ impl Systemd {
         for (result, (unit, verb)) in results.into_iter().zip(jobs) {
             all.push(match result {
                 Some(result) => result,
+                None if lost => Err(SystemdError::BusLost { verb: *verb, unit: unit.clone() }),
                 None => Err(SystemdError::JobDeadline {
                     verb: *verb,
                     unit: unit.clone(),

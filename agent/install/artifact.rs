@@ -50,9 +50,9 @@ impl Explain for NoMirror {
 }
 
 impl NoMirror {
-    fn new(errors: &[DownloadError]) -> Self {
+    fn new(errors: &[&DownloadError]) -> Self {
         let wrong_digest = errors.iter().any(|error| matches!(error, DownloadError::WrongDigest { .. }));
-        let advice = match errors.iter().find_map(Explain::advice) {
+        let advice = match errors.iter().find_map(|error| error.advice()) {
             Some(advice) => advice,
             None if wrong_digest => {
                 "nothing was installed; if the mirror is right, correct the digest in kubernetes.artifacts".to_owned()
@@ -61,9 +61,9 @@ impl NoMirror {
         };
         Self {
             reasons: errors.iter().map(ToString::to_string).collect(),
-            class: errors.iter().map(Explain::class).max().unwrap_or(Class::Failed),
+            class: errors.iter().map(|error| error.class()).max().unwrap_or(Class::Failed),
             advice,
-            transient: errors.iter().any(DownloadError::is_transient),
+            transient: errors.iter().any(|error| error.is_transient()),
         }
     }
 }
@@ -106,8 +106,9 @@ impl Artifact {
         };
         let deadline = tokio::time::Instant::now() + DEADLINE;
         let policy = Policy::default();
+        let mut dead = BTreeMap::new();
         let fetched = retry(deadline, &policy, on_retry, async || {
-            self.fetch_once(peers)
+            self.fetch_once(peers, &mut dead)
                 .await
                 .map_err(|why| if why.transient { Tried::Transient(why) } else { Tried::Permanent(why) })
         });
@@ -120,16 +121,24 @@ impl Artifact {
         }
     }
 
-    /// Tries each mirror once, in their order.
-    async fn fetch_once(&self, peers: &Peers) -> Result<(&str, Downloaded), NoMirror> {
+    /// Tries each mirror once, in their order, but for those that failed for good before.
+    async fn fetch_once<'a>(
+        &'a self,
+        peers: &Peers,
+        dead: &mut BTreeMap<&'a str, DownloadError>,
+    ) -> Result<(&'a str, Downloaded), NoMirror> {
         let mut errors = Vec::new();
-        for url in &self.urls {
+        for url in self.urls.iter().map(String::as_str) {
+            if dead.contains_key(url) {
+                continue;
+            }
             match peers.http.download(url, &peers.root, &self.scratch(), &self.sha256).await {
                 Ok(got) => return Ok((url, got)),
-                Err(error) => errors.push(error),
+                Err(error) if error.is_transient() => errors.push(error),
+                Err(error) => drop(dead.insert(url, error)),
             }
         }
-        Err(NoMirror::new(&errors))
+        Err(NoMirror::new(&dead.values().chain(&errors).collect::<Vec<_>>()))
     }
 }
 

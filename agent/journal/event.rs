@@ -70,10 +70,17 @@ pub enum Event<'a> {
         /// How long that took, obtaining included.
         took: Duration,
     },
+    /// A command ended with an error.
+    CommandFailed {
+        /// The cause.
+        why: &'a str,
+        /// What to do; may be empty.
+        advice: &'a str,
+    },
     /// A resource failed.
     ResourceFailed {
-        /// Its step.
-        step: Step,
+        /// Its step; none while undoing.
+        step: Option<Step>,
         /// Its name.
         id: &'a Id,
         /// The cause.
@@ -160,6 +167,7 @@ impl Event<'_> {
             Self::IdentityChosen { .. } => "7874d355fddd40bea13e6a83d02d3da2",
             Self::IdentityAwaited { .. } => "5a687ab917474a3aae46af4026bad81d",
             Self::Changed { .. } => "bd38940bc9eb46388dbe639a096736da",
+            Self::CommandFailed { .. } => "ee5c77b004da4fbf82ac38dc00421a35",
             Self::ResourceFailed { .. } => "b0e46aa44ae34c3e80287c644aec80cb",
             Self::Fetched { .. } => "fbee1c8caef04616b7604c1f499d2d4f",
             Self::Retrying { .. } => "bdec490dae1c4201a097b8354c24d2a3",
@@ -177,7 +185,7 @@ impl Event<'_> {
     /// How much it matters.
     pub fn level(&self) -> Level {
         match self {
-            Self::ResourceFailed { .. } => Level::Error,
+            Self::CommandFailed { .. } | Self::ResourceFailed { .. } => Level::Error,
             Self::NotProven { .. } | Self::Held { .. } | Self::Kept { .. } | Self::Retrying { .. } => Level::Warning,
             Self::RunEnded { result, .. } if *result != "done" => Level::Error,
             _ => Level::Info,
@@ -199,6 +207,8 @@ impl Event<'_> {
             }
             Self::IdentityAwaited { why } => format!("waiting for an address: {why}"),
             Self::Changed { id, summary, took, .. } => format!("{id}: {summary} ({})", seconds(*took)),
+            Self::CommandFailed { why, advice: "" } => format!("nodeagent: {why}"),
+            Self::CommandFailed { why, advice } => format!("nodeagent: {why}\n  -> {advice}"),
             Self::ResourceFailed { id, why, advice: "", .. } => format!("{id}: {why}"),
             Self::ResourceFailed { id, why, advice, .. } => format!("{id}: {why}; {advice}"),
             Self::Fetched { url, bytes, took, .. } => {
@@ -229,7 +239,7 @@ impl Event<'_> {
                 fields.duration = Some(*took);
             }
             Self::ResourceFailed { step, id, .. } => {
-                fields.step = Some(step.name());
+                fields.step = step.map(Step::name);
                 fields.resource = Some(id.to_string());
                 fields.result = Some("failed".into());
             }

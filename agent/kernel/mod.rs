@@ -36,7 +36,9 @@ pub fn plan(settings: &Settings, _facts: &Facts, identity: &Identity) -> Vec<Pla
     let sysctl_file = RootPath::literal("/etc/sysctl.d/90-nodeagent.conf");
     all.push(planned("sysctl.d", "kernel.sysctls", ManagedFile::new(sysctl_file, sysctls)));
     for (key, value) in &kernel.sysctls {
-        let what = RunningSysctl { key: key.clone(), value: value.clone(), after: kernel.modules.clone() };
+        // As the kernel shows it: tabs and runs of blanks are one blank.
+        let value = value.split_whitespace().collect::<Vec<_>>().join(" ");
+        let what = RunningSysctl { key: key.clone(), value, after: kernel.modules.clone() };
         all.push(planned(&format!("sysctl-{key}"), &format!("kernel.sysctls.{key}"), Box::new(what)));
     }
     let hosts = HostsEntry { line: format!("{} {}", identity.address, identity.name) };
@@ -107,7 +109,7 @@ impl Resource for RunningSysctl {
     fn diff(&self, seen: &Seen) -> Result<Diff, CannotTell> {
         match seen.sysctl(&self.key)? {
             None => Err(CannotTell::new(&self.key, "this kernel has no such key; a module may be missing")),
-            Some(now) if now == self.value.split_whitespace().collect::<Vec<_>>().join(" ") => Ok(Diff::Same),
+            Some(now) if now == self.value => Ok(Diff::Same),
             Some(now) => Ok(Diff::Differs {
                 shown: vec![Delta::new(&self.key, now, &self.value)],
                 known: vec![Change::Sysctl { key: self.key.clone(), value: self.value.clone() }],

@@ -89,7 +89,6 @@ mod tests {
             active: "active".into(),
             sub: "running".into(),
             invocation: "x".into(),
-            needs_reload: false,
             tasks_max: Some(7),
             rlimits: vec![(Rlimit::NoFile, 1024, property)],
         };

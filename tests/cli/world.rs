@@ -317,10 +317,9 @@ fn node_yaml(mirror: u16, signer: u16) -> String {
     format!(
         "apiVersion: nodeagent.io/v1alpha1\nkind: NodeConfig\nrole: worker\n\
          cluster: {{ apiServer: \"https://10.10.30.11:6443\" }}\n\
-         kubernetes:\n  version: v1.34.2\n  mirrors: [\"http://127.0.0.1:{mirror}/release\"]\n  artifacts:\n{}\
+         kubernetes:\n  version: v1.34.2\n  mirrors: [\"http://127.0.0.1:{mirror}/release\"]\n  artifacts:\n{artifacts}\
          pki:\n  ca: /etc/kubernetes/pki/ca.pem\n  signer:\n    cfssl:\n      url: https://127.0.0.1:{signer}\n\
-         \x20     authKeyFile: /etc/nodeagent/cfssl.key\n      acceptAdminEquivalentKey: true\n",
-        artifacts.concat()
+         \x20     authKeyFile: /etc/nodeagent/cfssl.key\n      acceptAdminEquivalentKey: true\n"
     )
 }
 
