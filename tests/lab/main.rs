@@ -7,4 +7,5 @@
 mod agent;
 mod bootstrap;
 mod harness;
+mod power;
 mod the_lab;
