@@ -9,7 +9,7 @@ CACHE      := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/nodeagent
 THREADS    := 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test lint test-unit test-lab check-static deny fuzz fuzz-short clean-lab
+.PHONY: help setup build demo test lint test-unit test-lab test-power soak check-static deny fuzz fuzz-short clean-lab
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -30,6 +30,7 @@ test: ## everything that continuous integration runs
 	$(MAKE) test-unit
 	$(MAKE) fuzz-short
 	$(MAKE) test-lab
+	$(MAKE) test-power
 	$(MAKE) check-static
 	$(MAKE) deny
 
@@ -43,7 +44,16 @@ test-unit: build ## unit tests, and tests on file trees: golden nodes, kill loop
 
 test-lab: setup ## tests on real nodes
 	cargo build --locked --profile lab --example standin
-	cargo test --locked --profile lab --test lab -- --test-threads=$(THREADS)
+	cargo test --locked --profile lab --test lab -- --test-threads=$(THREADS) --skip power::
+
+# The drill and its control, one beside the other.
+test-power: setup ## cut the power of a virtual machine at random moments of a bootstrap
+	cargo build --locked --profile lab --example standin
+	cargo test --locked --profile lab --test lab -- --test-threads=$(THREADS) --nocapture power::
+
+soak: export POWER_CUTS ?= 30
+soak: export POWER_POINTS ?= 300
+soak: test-power ## the drills that take long: thirty power cuts that are booted, three hundred that are judged
 
 # A check that cannot fail proves nothing: a program that is dynamic for sure must be objected to, and with status 1,
 # because any other says that it could not be read.

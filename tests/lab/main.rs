@@ -8,4 +8,5 @@ mod agent;
 mod bootstrap;
 mod harness;
 mod kill;
+mod power;
 mod the_lab;

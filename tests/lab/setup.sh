@@ -26,6 +26,8 @@ need systemd-nspawn systemd-container
 need nginx nginx-light
 need cfssl golang-cfssl
 need strace strace
+need qemu-system-x86_64 qemu-system-x86
+need mkfs.ext4 e2fsprogs
 need ip iproute2
 need nsenter util-linux
 [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || missing="$missing debian-archive-keyring"

@@ -9,20 +9,24 @@
 //! | path | what |
 //! | --- | --- |
 //! | `lab/tree-HASH/` | a node's file system, one per recipe ([`tree`]) |
+//! | `lab/vm-HASH/` | a kernel, and the same tree on a disk ([`vm`]) |
 //! | `lab/programs-HASH/` | programs taken from packages ([`release`]) |
 //! | `lab/run/PID-N-NAME/` | a living lab ([`rundir`]) |
 //! | `lab/kept/PID-N-NAME/` | what a failed lab left for inspection |
 
 mod ca;
 mod cgroup;
+pub mod disk;
 mod mounts;
 pub mod net;
 mod node;
 pub mod process;
+pub mod recording;
 pub mod release;
 mod rundir;
 mod services;
 mod tree;
+pub mod vm;
 
 use std::{
     env,
@@ -56,6 +60,7 @@ pub struct Lab {
     /// SHA-256 of each program of the release.
     pub digests: Digests,
     agent_digest: String,
+    cache: PathBuf,
     tree: PathBuf,
     cgroups: Cgroups,
     net: Net,
@@ -88,7 +93,7 @@ impl Lab {
             SERVICES.parse()?,
             &Site::Mirror { docroot: &docroot },
         )?;
-        Ok(Self { mirror, signer, ca, digests, agent_digest, tree, cgroups, net, run })
+        Ok(Self { mirror, signer, ca, digests, agent_digest, cache, tree, cgroups, net, run })
     }
 
     /// Runs `test` in a lab of its own: what an error or a panic leaves behind is kept for inspection.
@@ -160,6 +165,10 @@ impl Lab {
 
     fn net(&self) -> &Net {
         &self.net
+    }
+
+    fn cache(&self) -> &Path {
+        &self.cache
     }
 
     fn tree(&self) -> &Path {

@@ -1,6 +1,11 @@
 //! The lab's network: a namespace of its own with one bridge, and no way out.
 
-use std::{ffi::OsString, path::Path, time::Duration};
+use std::{
+    ffi::OsString,
+    path::Path,
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 
@@ -53,12 +58,43 @@ impl Net {
         all
     }
 
+    /// A tap on the bridge, for a virtual machine.
+    pub fn tap(&self) -> Result<Tap> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let tap = Tap { namespace: self.name.clone(), name: format!("vm{}", COUNT.fetch_add(1, Ordering::Relaxed)) };
+        let on = |args: &[&str]| process::ok(&[&["ip", "-n", &tap.namespace][..], args].concat(), DEADLINE);
+        on(&["tuntap", "add", "dev", &tap.name, "mode", "tap"]).context("make a tap (needs /dev/net/tun)")?;
+        on(&["link", "set", &tap.name, "master", BRIDGE, "up"])?;
+        Ok(tap)
+    }
+
     /// Removes the namespace that `name` had, whoever made it.
     pub fn remove(name: &str) -> Result<()> {
         if Path::new("/run/netns").join(name).exists() {
             process::ok(&["ip", "netns", "delete", name], DEADLINE)?;
         }
         Ok(())
+    }
+}
+
+/// A virtual machine's end of the bridge, gone when dropped.
+pub struct Tap {
+    namespace: String,
+    name: String,
+}
+
+impl Tap {
+    /// The interface's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl Drop for Tap {
+    fn drop(&mut self) {
+        if let Err(error) = process::ok(&["ip", "-n", &self.namespace, "link", "delete", &self.name], DEADLINE) {
+            eprintln!("lab: {error:#}");
+        }
     }
 }
 

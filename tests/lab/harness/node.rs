@@ -34,7 +34,10 @@ pub const COMMAND: Duration = Duration::from_mins(1);
 const POWER_OFF: Duration = Duration::from_secs(30);
 
 /// Where cloud-init's `NoCloud` source finds what a cloud would tell the node.
-const SEED: &str = "/var/lib/cloud/seed/nocloud";
+pub(super) const SEED: &str = "/var/lib/cloud/seed/nocloud";
+
+/// A path, and the bytes there.
+pub(super) type SeedFile = (String, Vec<u8>);
 
 /// What a node is before it boots.
 pub struct NodeSpec<'lab> {
@@ -65,9 +68,28 @@ impl<'lab> NodeSpec<'lab> {
         self
     }
 
+    /// Its host name, and the files that make this machine out of the tree that all share.
+    pub(super) fn seed(&self) -> Result<(String, Vec<SeedFile>)> {
+        let machine_id = fs::read_to_string("/proc/sys/kernel/random/uuid").context("make a machine id")?;
+        let files = vec![
+            ("/etc/hostname".into(), format!("{}\n", self.name).into_bytes()),
+            ("/etc/machine-id".into(), machine_id.replace('-', "").into_bytes()),
+            ("/etc/lab-network".into(), format!("ADDRESS={}/24\nGATEWAY={SERVICES}\n", self.address).into_bytes()),
+            // JSON is YAML.
+            (format!("{SEED}/meta-data"), Value::Object(self.meta_data.clone()).to_string().into_bytes()),
+            (format!("{SEED}/user-data"), self.user_data.clone()),
+        ];
+        Ok((self.name.clone(), files))
+    }
+
+    pub(super) fn lab(&self) -> &'lab Lab {
+        self.lab
+    }
+
     /// Makes the node's disk, without booting it: a test may write to it first.
     pub fn create(self) -> Result<Node<'lab>> {
-        let directory = self.lab.directory().join(&self.name);
+        let (name, files) = self.seed()?;
+        let directory = self.lab.directory().join(&name);
         // containerd's own overlays cannot lie on another one.
         for part in ["upper", "work", "merged", "containerd"] {
             let path = directory.join(part);
@@ -75,19 +97,11 @@ impl<'lab> NodeSpec<'lab> {
         }
         let (upper, merged) = (directory.join("upper"), directory.join("merged"));
         mounts::overlay(self.lab.tree(), &upper, &directory.join("work"), &merged)?;
-        let node = Node {
-            lab: self.lab,
-            machine: format!("{}-{}", self.lab.label(), self.name),
-            name: self.name,
-            directory,
-            running: None,
-        };
-        node.write("/etc/hostname", format!("{}\n", node.name).as_bytes())?;
-        node.write("/etc/machine-id", fs::read_to_string("/proc/sys/kernel/random/uuid")?.replace('-', "").as_bytes())?;
-        node.write("/etc/lab-network", format!("ADDRESS={}/24\nGATEWAY={SERVICES}\n", self.address).as_bytes())?;
-        // JSON is YAML.
-        node.write(&format!("{SEED}/meta-data"), Value::Object(self.meta_data).to_string().as_bytes())?;
-        node.write(&format!("{SEED}/user-data"), &self.user_data)?;
+        let node =
+            Node { lab: self.lab, machine: format!("{}-{name}", self.lab.label()), name, directory, running: None };
+        for (path, bytes) in files {
+            node.write(&path, &bytes)?;
+        }
         Ok(node)
     }
 

@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use tempfile::TempDir;
 
 use super::{digest, mounts, process, rundir::lock};
 
@@ -67,6 +68,14 @@ fn packaged(cache: &Path) -> Result<PathBuf> {
 }
 
 fn fetch(into: &Path, name: &str, package: &str, inside: &str) -> Result<()> {
+    let unpacked = unpack(package)?;
+    let from = unpacked.path().join(inside);
+    fs::copy(&from, into.join(name)).with_context(|| format!("copy {}", from.display()))?;
+    Ok(())
+}
+
+/// A package's files, in a directory that is gone when dropped. Nothing of it is installed, and none of its scripts run.
+pub fn unpack(package: &str) -> Result<TempDir> {
     // apt writes to the working directory, and drops root for that: a directory that anyone may enter.
     let scratch = tempfile::tempdir().context("make a scratch directory")?;
     let there = scratch.path().to_str().context("the scratch directory's path is not UTF-8")?;
@@ -76,9 +85,7 @@ fn fetch(into: &Path, name: &str, package: &str, inside: &str) -> Result<()> {
         bail!("apt-get downloaded no package: run `apt-get update`");
     };
     let deb = deb.to_str().context("the package's path is not UTF-8")?;
-    let unpacked = format!("{there}/unpacked");
-    process::ok(&["dpkg-deb", "--extract", deb, &unpacked], FETCH)?;
-    let from = Path::new(&unpacked).join(inside);
-    fs::copy(&from, into.join(name)).with_context(|| format!("copy {}", from.display()))?;
-    Ok(())
+    process::ok(&["dpkg-deb", "--extract", deb, there], FETCH)?;
+    fs::remove_file(deb).with_context(|| format!("remove {deb}"))?;
+    Ok(scratch)
 }

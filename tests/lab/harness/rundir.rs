@@ -124,6 +124,12 @@ fn keep(path: &Path, kept: &Path) -> Result<()> {
             eprintln!("lab:   journal:       journalctl --directory {}/var/log/journal", node.display());
         }
     }
+    for machine in fs::read_dir(&to)?.filter_map(Result::ok).map(|entry| entry.path()) {
+        if machine.join("disk.img").exists() {
+            eprintln!("lab:   disk:          {}", machine.join("disk.img").display());
+            eprintln!("lab:   console:       {}", machine.join("console.log").display());
+        }
+    }
     prune(kept)
 }
 
