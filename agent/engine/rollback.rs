@@ -178,7 +178,13 @@ pub async fn undo(
             }
         };
         tell(&hand.tell, made, &outcome);
-        if !matches!(outcome, Undone::Failed { .. }) {
+        // A directory may be full of what failed: it is tried again with it.
+        let again = match &outcome {
+            Undone::Failed { .. } => true,
+            Undone::Kept { because: KeptBecause::NotEmpty, .. } => undoing.failed.is_some(),
+            _ => false,
+        };
+        if !again {
             hand.note(Record::Undone { seq: made.seq, stays: stays_ours(&outcome) })?;
         }
         undoing.changes.push(outcome);
