@@ -29,9 +29,10 @@ use nodeagent::{
 };
 
 use crate::harness::{
-    Lab, Vm, WORKER,
+    Lab, WORKER,
     disk::Disk,
     recording::{Dice, Recording},
+    vm::Vm,
 };
 
 /// Cuts that are booted, and cuts that are judged, when nobody asks for more.
@@ -140,6 +141,8 @@ impl<'lab> Drill<'lab> {
         let recording = Recording::open(&log)?;
         let (begin, end) = (recording.mark("begin")?, recording.mark("end")?);
         ensure!(begin < end, "the bootstrap ended (request {end}) before it began (request {begin})");
+        let exposed = (begin..end).any(|at| recording.is_exposed(at));
+        ensure!(exposed, "the guest flushed each write of its own accord: there is nothing to lose");
         let before = base.copy_to(&directory.join("before.img"))?;
         recording.apply(&before, 0, begin)?;
         let [before, after] = [(&before, "before"), (&vm.disk(), "after")].map(|(disk, name)| {
@@ -160,11 +163,12 @@ impl<'lab> Drill<'lab> {
         Ok(Self { directory, vm, recording, base, begin, end, model, seed })
     }
 
-    /// That many moments of the bootstrap, in their order; the last one is its very end.
+    /// That many moments of the bootstrap at which there is something to lose, in their order; the last one is its very
+    /// end.
     fn points(&self, count: usize) -> Vec<usize> {
         let mut dice = Dice::new(self.seed ^ count as u64);
-        let span = self.end - self.begin;
-        let mut points: Vec<_> = (1..count).map(|_| self.begin + dice.below(span)).collect();
+        let exposed: Vec<_> = (self.begin..self.end).filter(|at| self.recording.is_exposed(*at)).collect();
+        let mut points: Vec<_> = (1..count).map(|_| exposed[dice.below(exposed.len())]).collect();
         points.push(self.end);
         points.sort_unstable();
         points

@@ -43,7 +43,6 @@ pub use self::{
     net::{CONTROLLER, SERVICES, WORKER},
     node::{COMMAND, Node, NodeSpec},
     services::{Signer, Site, Web},
-    vm::Vm,
 };
 use self::{cgroup::Cgroups, net::Net, release::Digests, rundir::RunDir};
 

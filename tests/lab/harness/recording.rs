@@ -89,6 +89,11 @@ impl Recording {
         self.entries[..point].iter().rposition(|entry| entry.is(FLUSH)).unwrap_or(0)
     }
 
+    /// Whether a cut at `point` can lose a write.
+    pub fn is_exposed(&self, point: usize) -> bool {
+        self.entries[self.flushed(point)..point].iter().any(Entry::writes)
+    }
+
     /// How many flushes there are between two points.
     pub fn flushes(&self, from: usize, to: usize) -> usize {
         self.entries[from..to].iter().filter(|entry| entry.is(FLUSH)).count()
@@ -107,8 +112,8 @@ impl Recording {
     /// Returns how many were lost, or lost in part.
     pub fn apply_some(&self, disk: &Disk, from: usize, to: usize, dice: &mut Dice) -> Result<usize> {
         let file = disk.open()?;
-        // From cuts that lose everything to cuts that lose nearly nothing.
-        let kept = dice.below(101);
+        // From cuts that lose everything to cuts that lose a little.
+        let kept = dice.below(80);
         let mut lost = 0;
         for entry in self.entries[from..to].iter().filter(|entry| entry.writes()) {
             if entry.is(FUA) || dice.below(100) < kept {
