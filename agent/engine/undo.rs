@@ -199,3 +199,121 @@ fn restore(path: &RootPath, before: &Before) -> Result<Vec<Change>, KeptBecause>
     };
     Ok(vec![Change::Dir { path: path.parent(), meta: Meta::PROGRAM }, put_back])
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::engine::id::{Id, Step};
+    use crate::host::seen::{Sight, Stamp, UnitSight};
+
+    const PATH: &str = "/etc/file";
+
+    /// A case, what was made, the bytes that are there now, whether to purge, and what is to be done.
+    type Row<'a> = (&'a str, Made, Option<&'a [u8]>, bool, Result<Vec<&'a str>, KeptBecause>);
+
+    fn made(change: Logged, before: Before) -> Made {
+        let id = Id::new(Step::Units, "x");
+        Made { seq: 1, run: 1, boot: "b".into(), id, change, before, owes: Vec::new() }
+    }
+
+    fn ours() -> Sha256 {
+        Sha256::of(b"ours")
+    }
+
+    fn put(credential: bool, before: Before) -> Made {
+        let path = RootPath::literal(PATH);
+        made(Logged::Put { path, sha256: ours(), meta: Meta::FILE, credential }, before)
+    }
+
+    /// The machine with a file of these bytes at the path, or with nothing there.
+    fn file(bytes: Option<&[u8]>) -> Seen {
+        let stamp = Stamp { size: 0, inode: 0, mtime_ns: 0, ctime_ns: 0 };
+        let entry = bytes.map_or(Entry::Absent, |_| Entry::File { meta: Meta::FILE, stamp, bytes: None });
+        let path = RootPath::literal(PATH);
+        Seen(BTreeMap::from([
+            (Thing::Stat(path.clone()), Ok(Sight::Entry(entry))),
+            (Thing::Digest(path), Ok(Sight::Digest(bytes.map(Sha256::of)))),
+        ]))
+    }
+
+    fn names(changes: &[Change]) -> Vec<&'static str> {
+        let name = |change: &Change| match change {
+            Change::Put { .. } => "put",
+            Change::Dir { .. } => "dir",
+            Change::Remove { .. } => "remove",
+            Change::Destroy { .. } => "destroy",
+            Change::Job { verb: Verb::Stop, .. } => "stop",
+            _ => "other",
+        };
+        changes.iter().map(name).collect()
+    }
+
+    #[test]
+    fn a_file_goes_back_unless_somebody_else_has_it_now() {
+        let old = || Before::Kept { sha256: Sha256::of(b"old"), meta: Meta::FILE };
+        let table: [Row<'_>; 9] = [
+            ("ours, was absent", put(false, Before::Absent), Some(b"ours"), false, Ok(vec!["remove"])),
+            ("ours, was there", put(false, old()), Some(b"ours"), false, Ok(vec!["dir", "put"])),
+            ("undone already", put(false, old()), Some(b"old"), false, Ok(vec![])),
+            ("gone already", put(false, Before::Absent), None, false, Ok(vec![])),
+            ("theirs now", put(false, old()), Some(b"theirs"), false, Err(KeptBecause::ChangedSince)),
+            ("a key", put(true, Before::Absent), Some(b"ours"), false, Err(KeptBecause::Credential)),
+            ("a key, purged", put(true, Before::Absent), Some(b"ours"), true, Ok(vec!["destroy"])),
+            ("a key, purged before", put(true, Before::Absent), None, true, Ok(vec![])),
+            (
+                "too little recorded",
+                put(false, Before::DigestOnly { meta: Meta::FILE }),
+                Some(b"ours"),
+                false,
+                Err(KeptBecause::NotRecorded),
+            ),
+        ];
+        for (case, made, now, purge, want) in table {
+            let got = undo(&made, &file(now), purge).map(|changes| names(&changes));
+            assert_eq!(got, want, "{case}");
+        }
+    }
+
+    #[test]
+    fn what_could_not_be_seen_is_neither_undone_nor_kept() {
+        let mut seen = file(Some(b"ours"));
+        seen.0.insert(Thing::Digest(RootPath::literal(PATH)), Err(CannotTell::new(PATH, "the disk fails")));
+        assert!(matches!(undo(&put(false, Before::Absent), &seen, false), Err(KeptBecause::CannotTell(_))));
+    }
+
+    #[test]
+    fn systemds_own_runtime_file_is_not_put_back() {
+        let path = control_file(&UnitName::literal("kubelet.service"), "TasksMax");
+        let before = Before::Kept { sha256: ours(), meta: Meta::FILE };
+        let undone = undo(&made(Logged::Remove { path }, before), &Seen::default(), false);
+        assert_eq!(undone.map(|changes| names(&changes)), Ok(vec![]));
+    }
+
+    #[test]
+    fn a_unit_that_we_started_is_stopped_and_no_other() {
+        let unit = UnitName::literal("kubelet.service");
+        let state = |active: &str| Before::Unit { active: active.into(), invocation: String::new() };
+        let sight = |active: &str| {
+            let sight = UnitSight {
+                active: active.into(),
+                sub: String::new(),
+                invocation: String::new(),
+                tasks_max: None,
+                rlimits: Vec::new(),
+            };
+            Seen(BTreeMap::from([(Thing::Unit(unit.clone()), Ok(Sight::Unit(Some(sight))))]))
+        };
+        for (verb, before, now, want) in [
+            (Verb::Start, "inactive", "active", vec!["stop"]),
+            (Verb::Start, "inactive", "inactive", vec![]),
+            (Verb::Start, "active", "active", vec![]),
+            (Verb::Restart, "active", "active", vec![]),
+        ] {
+            let made = made(Logged::Job { unit: unit.clone(), verb }, state(before));
+            let undone = undo(&made, &sight(now), false);
+            assert_eq!(undone.map(|changes| names(&changes)), Ok(want), "{verb} {before} {now}");
+        }
+    }
+}
