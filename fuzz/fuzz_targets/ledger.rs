@@ -3,6 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use nodeagent::engine::history;
 use nodeagent::engine::ledger::{self, LedgerError, Record};
 
 fuzz_target!(|data: &[u8]| {
@@ -34,7 +35,10 @@ fn check(bytes: &[u8]) {
 }
 
 fn ask(records: &[Record]) {
-    let _ = (ledger::debts(records, "boot-1"), ledger::hold(records));
-    let group = ledger::last_bootstrap(records);
-    assert!(group.len() <= ledger::changes(records).count());
+    let _ = (history::debts(records, "boot-1"), history::hold(records), history::is_point(records, 1));
+    let changes = history::changes(records).count();
+    assert!(history::last_run(records).len() <= changes);
+    assert!(history::since(records, 0).len() <= changes);
+    assert!(history::leftovers(records).len() <= changes);
+    assert!(history::changes(&history::compacted(records)).count() <= changes);
 }
