@@ -49,7 +49,7 @@ const OURS: [&str; 6] =
 /// Replaces the agent by one whose fsync does nothing and says that all went well.
 const WITHOUT_FSYNC: (&str, &str) = (
     "/etc/systemd/system/nodeagent.service.d/without-fsync.conf",
-    "[Service]\nExecStart=\nExecStart=strace --follow-forks --seccomp-bpf --quiet=all --output=/dev/null \
+    "[Service]\nExecStart=\nExecStart=+strace --follow-forks --seccomp-bpf --quiet=all --output=/dev/null \
      --trace=fsync,fdatasync --inject=fsync,fdatasync:retval=0 /opt/bin/nodeagent bootstrap\n",
 );
 

@@ -78,9 +78,10 @@ const FILES: [(&str, &str, u32); 7] = [
         "[Service]\nExecStartPre=ip link set dev eth0 name host0\n",
         0o644,
     ),
+    // Outside the unit's confinement, which rightly knows no disks.
     (
         "etc/systemd/system/nodeagent-fetch.service.d/lab.conf",
-        "[Service]\nExecStartPre=/usr/local/sbin/lab-mark begin\n",
+        "[Service]\nExecStartPre=+/usr/local/sbin/lab-mark begin\n",
         0o644,
     ),
     (
