@@ -71,17 +71,23 @@ const INIT: &str = "#!/busybox sh\n\
     exec /busybox switch_root /root /sbin/init\n";
 
 /// What a virtual machine's tree has besides the one that it shares with the nodes.
-const FILES: [(&str, &str, u32); 7] = [
+const FILES: [(&str, &str, u32); 8] = [
     // There is no udev that would name the interface, or load its driver: the initrd did that.
     (
         "etc/systemd/system/lab-network.service.d/vm.conf",
         "[Service]\nExecStartPre=ip link set dev eth0 name host0\n",
         0o644,
     ),
-    // Outside the unit's confinement, which rightly knows no disks.
+    // A unit of its own, because the agent's are confined and rightly know no disks.
+    (
+        "etc/systemd/system/lab-begin.service",
+        "[Unit]\nDescription=Mark in the disk's log where the bootstrap begins\nDefaultDependencies=no\n\
+         [Service]\nType=oneshot\nExecStart=/usr/local/sbin/lab-mark begin\n",
+        0o644,
+    ),
     (
         "etc/systemd/system/nodeagent-fetch.service.d/lab.conf",
-        "[Service]\nExecStartPre=+/usr/local/sbin/lab-mark begin\n",
+        "[Unit]\nWants=lab-begin.service\nAfter=lab-begin.service\n",
         0o644,
     ),
     (
