@@ -9,7 +9,7 @@ CACHE      := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/nodeagent
 THREADS    := 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test lint test-unit test-lab test-power soak check-static deny fuzz fuzz-short clean-lab
+.PHONY: help setup build demo bench test lint test-unit test-lab test-power soak check-static deny fuzz fuzz-short clean-lab
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -17,6 +17,8 @@ help: ## this list
 setup: ## install what building and the lab need, where it is missing
 	@tests/lab/setup.sh
 
+# No clock is before the day of the program's source.
+build: export SOURCE_DATE_EPOCH := $(or $(SOURCE_DATE_EPOCH),$(shell git log -1 --format=%ct 2>/dev/null))
 build: setup ## the static release binary
 	cargo build --locked --release --bin nodeagent
 	@echo "$(RELEASE)"
@@ -24,6 +26,10 @@ build: setup ## the static release binary
 demo: setup ## boot one node from cloud-config/worker.yaml and show what the agent did
 	cargo build --locked --profile lab --bin nodeagent --example demo --example standin
 	@$(LAB)/examples/demo $(LAB)/nodeagent
+
+bench: build ## figures beside those of other tools, by TOPICS (all)
+	cargo build --locked --profile lab --example bench --example standin
+	@$(LAB)/examples/bench $(RELEASE) $(TOPICS)
 
 test: ## everything that continuous integration runs
 	$(MAKE) lint

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `setup-network-environment` | [`identity`] chooses, [`network`] writes |
 //! | `wupiao` | [`wait`] |
-//! | `kubernetes-install.sh` | [`install`] |
+//! | `kubernetes-install.sh` | [`install`]; its `stable.txt`: [`provision::lock`] |
 //! | `generate-tls-keys.sh` | [`certs`] |
 //! | hand-written drop-ins (ulimits, `TasksMax`) | [`limits`] |
 //! | hand-written units | [`units`] |
@@ -12,6 +12,7 @@
 //!
 //! The way that the data goes: [`config`] reads `node.yaml` into Settings, [`host`] gathers Facts, [`identity`] chooses
 //! who the node is, each step folder plans its resources, and [`engine`] sees, diffs, obtains, commits and settles.
+//! [`provision`] is the operator's side.
 
 pub mod certs;
 pub mod cli;
@@ -24,6 +25,7 @@ pub mod journal;
 pub mod kernel;
 pub mod limits;
 pub mod network;
+pub mod provision;
 pub mod steps;
 pub mod units;
 pub mod wait;

@@ -6,6 +6,7 @@ use openssl::asn1::{Asn1Time, Asn1TimeRef};
 use openssl::error::ErrorStack;
 use openssl::x509::{X509, X509NameEntryRef, X509NameRef, X509Ref};
 
+use super::key::Key;
 use crate::config::values::RootPath;
 use crate::engine::fault::{Class, Explain, quote};
 
@@ -81,6 +82,7 @@ impl Explain for AuthorityError {
 /// The certificates of a CA file that may sign at a given time: at least one.
 pub struct Authority {
     usable: Vec<X509>,
+    pem: Vec<u8>,
 }
 
 impl Authority {
@@ -101,14 +103,14 @@ impl Authority {
                 Some(_) => {}
             }
         }
-        if usable.is_empty() { Err(first_flaw) } else { Ok(Self { usable }) }
+        let blocks: Result<Vec<Vec<u8>>, _> = usable.iter().map(|certificate| certificate.to_pem()).collect();
+        let pem = blocks.map_err(|_| AuthorityFlaw::Garbage)?.concat();
+        if usable.is_empty() { Err(first_flaw) } else { Ok(Self { usable, pem }) }
     }
 
     /// The certificates alone, in PEM, without what else the file may hold.
-    pub fn to_pem(&self) -> Result<Vec<u8>, ErrorStack> {
-        let blocks: Vec<Vec<u8>> =
-            self.usable.iter().map(|certificate| certificate.to_pem()).collect::<Result<_, _>>()?;
-        Ok(blocks.concat())
+    pub fn pem(&self) -> &[u8] {
+        &self.pem
     }
 
     /// The one that signed `certificate`: its name is the issuer, byte for byte as Go compares it, and its key verifies
@@ -120,6 +122,12 @@ impl Authority {
             ca.subject_name().to_der().is_ok_and(|name| name == issuer) && verifies().unwrap_or(false)
         };
         self.usable.iter().find(signed).map(AsRef::as_ref)
+    }
+
+    /// The one whose key this is.
+    pub fn certificate_of(&self, key: &Key) -> Option<&X509Ref> {
+        let fits = |ca: &&X509| ca.public_key().is_ok_and(|public| key.fits(&public));
+        self.usable.iter().find(fits).map(AsRef::as_ref)
     }
 
     /// Whose they are, for people.
@@ -266,7 +274,7 @@ mod tests {
         let ca = Ca::new(CaKind::Ec, true, -DAY, DAY);
         let with_key = [ca.key_pem(), ca.pem()].concat();
         let authority = Authority::judge(Some(&with_key), now()).expect("a CA");
-        assert_eq!(authority.to_pem().expect("PEM"), ca.pem());
+        assert_eq!(authority.pem(), ca.pem());
     }
 
     #[test]

@@ -37,6 +37,13 @@ pub enum Flaw {
     EncryptedKey,
     /// The key is another certificate's.
     KeyMismatch,
+    /// The key is of another kind than the configuration asks for.
+    OtherKind {
+        /// What it is.
+        now: String,
+        /// What it should be.
+        want: String,
+    },
     /// None of our CA certificates signed it.
     ForeignIssuer {
         /// Who did, by its own word.
@@ -88,6 +95,7 @@ impl Flaw {
             Self::Garbage(what) => Delta::new("pair", format!("no readable {what}"), good),
             Self::EncryptedKey => Delta::new("key", "encrypted with a passphrase", "not encrypted"),
             Self::KeyMismatch => Delta::new("key", "of another certificate", "of this certificate"),
+            Self::OtherKind { now, want } => Delta::new("key", now, want),
             Self::ForeignIssuer { issuer, ca } => Delta::new("issuer", issuer, ca),
             Self::Expired { until } => Delta::new("validity", format!("expired on {until}"), "valid now"),
             Self::NotYetValid { from } => Delta::new("validity", format!("starts on {from}"), "valid now"),
@@ -109,6 +117,7 @@ impl fmt::Display for Flaw {
             Self::Garbage(what) => write!(f, "it holds no readable {what}"),
             Self::EncryptedKey => f.write_str("its key is encrypted with a passphrase"),
             Self::KeyMismatch => f.write_str("it is for another key"),
+            Self::OtherKind { now, want } => write!(f, "its key is {now}, not {want}"),
             Self::ForeignIssuer { issuer, ca } => write!(f, "it is signed by {issuer}, not by the key of {ca}"),
             Self::Expired { until } => write!(f, "it expired on {until}"),
             Self::NotYetValid { from } => write!(f, "it starts on {from}"),
@@ -140,6 +149,9 @@ fn check_certificate(certificate: &X509Ref, key: &Key, wanted: &Wanted, ca: &Aut
     let mut flaws = Vec::new();
     if !certificate.public_key().is_ok_and(|public| key.fits(&public)) {
         flaws.push(Flaw::KeyMismatch);
+    }
+    if key.describe() != wanted.key.to_string() {
+        flaws.push(Flaw::OtherKind { now: key.describe(), want: wanted.key.to_string() });
     }
     let issuer = ca.issuer_of(certificate);
     if issuer.is_none() {
@@ -185,18 +197,30 @@ fn check_subject(certificate: &X509Ref, wanted: &Wanted) -> Option<Flaw> {
 }
 
 fn check_names(certificate: &X509Ref, wanted: &Wanted) -> Option<Flaw> {
-    let names = certificate.subject_alt_names();
-    let now: BTreeSet<String> = names.iter().flatten().map(san_text).collect();
+    let now = names(certificate);
     let want: BTreeSet<String> = wanted.names().into_iter().collect();
     (now != want).then(|| Flaw::Names { now: now.into_iter().collect(), want: want.into_iter().collect() })
 }
 
+/// The names and addresses that a certificate vouches for.
+pub(super) fn names(certificate: &X509Ref) -> BTreeSet<String> {
+    certificate.subject_alt_names().iter().flatten().map(san_text).collect()
+}
+
+/// The addresses that the first certificate of a PEM file is for; nothing if it holds none that can be read.
+pub fn addresses_of(pem: &[u8]) -> Option<Vec<IpAddr>> {
+    let names = X509::from_pem(pem).ok()?.subject_alt_names();
+    Some(names.iter().flatten().filter_map(san_address).collect())
+}
+
+fn san_address(name: &GeneralNameRef) -> Option<IpAddr> {
+    let bytes = name.ipaddress()?;
+    <[u8; 4]>::try_from(bytes).map(IpAddr::from).or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
+}
+
 fn san_text(name: &GeneralNameRef) -> String {
-    let address = |bytes: &[u8]| -> Option<IpAddr> {
-        <[u8; 4]>::try_from(bytes).map(IpAddr::from).or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
-    };
     None.or_else(|| name.dnsname().map(str::to_owned))
-        .or_else(|| name.ipaddress().and_then(address).map(|ip| ip.to_string()))
+        .or_else(|| san_address(name).map(|ip| ip.to_string()))
         .or_else(|| name.email().map(|email| format!("email:{email}")))
         .or_else(|| name.uri().map(|uri| format!("URI:{uri}")))
         .map_or_else(|| "a name of another kind".to_owned(), |name| quote(&name))
@@ -235,7 +259,7 @@ fn verify(certificate: &X509Ref, issuer: &X509Ref, now: i64) -> Result<Option<St
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::certs::testing::{Ca, CaKind, DAY, Issue, client, now, server};
+    use crate::certs::testing::{Ca, CaKind, DAY, Issue, client, new_key, now, server};
 
     /// A pair as [`super::super::pair`] writes it.
     fn pair(certificate: &[u8], key: &Key) -> Vec<u8> {
@@ -255,7 +279,7 @@ mod tests {
         for kind in [CaKind::Rsa, CaKind::Ec] {
             let ca = Ca::valid(kind);
             for wanted in [client(), server()] {
-                let key = Key::generate().expect("a key");
+                let key = new_key();
                 let certificate = ca.issue(&wanted, &key, &Issue::default());
                 assert_eq!(flaws(&pair(&certificate, &key), &wanted, &ca), [], "{kind:?} {wanted:?}");
                 let key_first = [key.to_pem().expect("PEM").to_vec(), certificate].concat();
@@ -267,7 +291,7 @@ mod tests {
     #[test]
     fn what_cannot_be_read_is_named() {
         let ca = Ca::valid(CaKind::Ec);
-        let key = Key::generate().expect("a key");
+        let key = new_key();
         let certificate = ca.issue(&client(), &key, &Issue::default());
         let whole = pair(&certificate, &key);
         let encrypted = openssl::pkey::PKey::private_key_from_pem(&key.to_pem().expect("PEM"))
@@ -290,15 +314,15 @@ mod tests {
     #[test]
     fn the_key_must_be_the_certificates() {
         let ca = Ca::valid(CaKind::Ec);
-        let certificate = ca.issue(&client(), &Key::generate().expect("a key"), &Issue::default());
-        let other = Key::generate().expect("a key");
+        let certificate = ca.issue(&client(), &new_key(), &Issue::default());
+        let other = new_key();
         assert_eq!(flaws(&pair(&certificate, &other), &client(), &ca), [Flaw::KeyMismatch]);
     }
 
     #[test]
     fn the_ca_is_known_by_its_key_and_not_by_its_name() {
         let (ca, namesake) = (Ca::valid(CaKind::Ec), Ca::valid(CaKind::Ec));
-        let key = Key::generate().expect("a key");
+        let key = new_key();
         let certificate = namesake.issue(&client(), &key, &Issue::default());
         let flaw = Flaw::ForeignIssuer { issuer: "CN=test-ca".into(), ca: "CN=test-ca".into() };
         assert_eq!(flaws(&pair(&certificate, &key), &client(), &ca), [flaw]);
@@ -312,7 +336,7 @@ mod tests {
     #[test]
     fn time() {
         let ca = Ca::valid(CaKind::Ec);
-        let key = Key::generate().expect("a key");
+        let key = new_key();
         let table = [
             ((-DAY, 300 * DAY), None),
             ((CLOCK_SKEW, 300 * DAY), None),
@@ -331,7 +355,7 @@ mod tests {
     #[test]
     fn names_and_subject_must_be_this_nodes() {
         let ca = Ca::valid(CaKind::Ec);
-        let key = Key::generate().expect("a key");
+        let key = new_key();
         let moved = Wanted { ips: vec![IpAddr::from([10, 10, 30, 22])], ..server() };
         let certificate = ca.issue(&server(), &key, &Issue::default());
         let flaw = Flaw::Names {
@@ -356,7 +380,7 @@ mod tests {
     #[test]
     fn usage_must_be_said() {
         let ca = Ca::valid(CaKind::Ec);
-        let key = Key::generate().expect("a key");
+        let key = new_key();
         let for_client = ca.issue(&Wanted { usages: vec![Usage::Client], ..server() }, &key, &Issue::default());
         let silent = ca.issue(&server(), &key, &Issue { extended: false, ..Issue::default() });
         let signless = ca.issue(&server(), &key, &Issue { signs: false, ..Issue::default() });
@@ -368,11 +392,11 @@ mod tests {
     #[test]
     fn every_flaw_is_shown_at_once() {
         let (ca, other) = (Ca::valid(CaKind::Ec), Ca::valid(CaKind::Ec));
-        let key = Key::generate().expect("a key");
+        let key = new_key();
         let how = Issue { valid: (-2 * DAY, -DAY), extended: false, ..Issue::default() };
         let wanted = Wanted { dns: vec!["other".into()], ..server() };
         let certificate = other.issue(&wanted, &key, &how);
-        let found = flaws(&pair(&certificate, &Key::generate().expect("a key")), &server(), &ca);
+        let found = flaws(&pair(&certificate, &new_key()), &server(), &ca);
         let text: Vec<String> = found.iter().map(ToString::to_string).collect();
         let want = [
             "it is for another key",
@@ -387,7 +411,7 @@ mod tests {
     #[test]
     fn openssls_own_objections_are_passed_on() {
         let ca = Ca::valid(CaKind::Ec);
-        let key = Key::generate().expect("a key");
+        let key = new_key();
         let certificate = ca.issue(&client(), &key, &Issue { strange: true, ..Issue::default() });
         let found = flaws(&pair(&certificate, &key), &client(), &ca);
         assert_eq!(found, [Flaw::Rejected("unhandled critical extension".into())]);

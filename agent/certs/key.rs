@@ -6,11 +6,14 @@ use openssl::ec::{EcGroup, EcKey, PointConversionForm};
 use openssl::error::ErrorStack;
 use openssl::hash::MessageDigest;
 use openssl::nid::Nid;
-use openssl::pkey::{HasPublic, Id, PKey, PKeyRef, Private};
+use openssl::pkey::{HasPublic, Id, PKey, PKeyRef, Private, Public};
+use openssl::rsa::Rsa;
 use openssl::sign::Signer;
+use openssl::x509::X509Builder;
 use rcgen::{PublicKeyData, SignatureAlgorithm, SigningKey};
 use zeroize::Zeroizing;
 
+use crate::config::settings::KeyKind;
 use crate::engine::fault::Explain;
 
 /// A key could not be made or read. Never holds a byte of it.
@@ -49,10 +52,27 @@ pub struct Key {
 }
 
 impl Key {
-    /// A new ECDSA P-256 key: a fraction of a millisecond, and accepted by everything in a cluster.
-    pub fn generate() -> Result<Self, KeyError> {
-        let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1)?;
-        Self::new(PKey::from_ec_key(EcKey::generate(&group)?)?)
+    /// A new key. ECDSA takes a fraction of a millisecond, RSA with 4096 bits up to a second.
+    pub fn generate(kind: KeyKind) -> Result<Self, KeyError> {
+        let rsa = |bits| Rsa::generate(bits).and_then(PKey::from_rsa);
+        Self::new(match kind {
+            KeyKind::EcdsaP256 => {
+                let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1)?;
+                PKey::from_ec_key(EcKey::generate(&group)?)?
+            }
+            KeyKind::Rsa2048 => rsa(2048)?,
+            KeyKind::Rsa4096 => rsa(4096)?,
+        })
+    }
+
+    /// What it is, in the words of `pki.key` where it is one of those.
+    pub fn describe(&self) -> String {
+        let curve = curve(&self.secret).ok().flatten();
+        match (self.secret.id(), curve) {
+            (Id::EC, Some(Nid::X9_62_PRIME256V1)) => KeyKind::EcdsaP256.to_string(),
+            (Id::RSA, _) => format!("rsa-{}", self.secret.bits()),
+            (kind, curve) => kind_name(kind, curve),
+        }
     }
 
     /// The first key in `pem`: PKCS#8, SEC1 or PKCS#1. Blocks of other kinds may surround it.
@@ -89,6 +109,16 @@ impl Key {
     /// Whether `public` is this key's public half.
     pub fn fits<T: HasPublic>(&self, public: &PKeyRef<T>) -> bool {
         self.secret.public_eq(public)
+    }
+
+    /// The public half.
+    pub fn public(&self) -> Result<PKey<Public>, ErrorStack> {
+        PKey::public_key_from_der(&self.secret.public_key_to_der()?)
+    }
+
+    /// Signs a certificate that is otherwise complete.
+    pub fn sign_certificate(&self, builder: &mut X509Builder) -> Result<(), ErrorStack> {
+        builder.sign(&self.secret, self.digest().unwrap_or_else(MessageDigest::null))
     }
 
     fn digest(&self) -> Option<MessageDigest> {
@@ -163,15 +193,15 @@ fn kind_name(kind: Id, curve: Option<Nid>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use openssl::rsa::Rsa;
     use openssl::symm::Cipher;
 
     use super::*;
+    use crate::certs::testing::new_key;
 
     #[test]
     fn reads_every_form_and_writes_pkcs8() {
         let rsa = PKey::from_rsa(Rsa::generate(2048).expect("an RSA key")).expect("a key");
-        let ec = Key::generate().expect("an EC key").secret;
+        let ec = new_key().secret;
         let ed = PKey::generate_ed25519().expect("an Ed25519 key");
         let table = [
             ("RSA PKCS#8", rsa.private_key_to_pem_pkcs8()),
@@ -198,7 +228,7 @@ mod tests {
 
     #[test]
     fn an_encrypted_key_is_an_error_and_never_a_prompt() {
-        let key = Key::generate().expect("a key").secret;
+        let key = new_key().secret;
         let pkcs8 = key.private_key_to_pem_pkcs8_passphrase(Cipher::aes_256_cbc(), b"secret");
         let sec1 = key.ec_key().and_then(|ec| ec.private_key_to_pem_passphrase(Cipher::aes_256_cbc(), b"secret"));
         for (form, pem) in [("PKCS#8", pkcs8), ("SEC1", sec1)] {

@@ -6,7 +6,7 @@ use serde_json::json;
 use super::authority::Authority;
 use crate::config::values::{HttpUrl, RootPath};
 use crate::engine::change::Meta;
-use crate::engine::file::ManagedFile;
+use crate::engine::file::{Kind, ManagedFile};
 use crate::engine::resource::{CannotTell, Diff, Resource, Seen, Thing};
 
 /// The names inside a kubeconfig: they mean nothing outside it.
@@ -30,9 +30,9 @@ impl Kubeconfig {
     fn file(&self, seen: &Seen) -> Result<ManagedFile, CannotTell> {
         let authority = Authority::read(&self.ca, seen.bytes(&self.ca)?, seen.now()?)
             .map_err(|error| CannotTell::new(&error.path, error.flaw))?;
-        let ca = authority.to_pem().map_err(|error| CannotTell::new(&self.ca, error))?;
         // There is no secret in it, but kubeadm gives it to root alone, and nobody else needs it.
-        Ok(ManagedFile { path: self.path.clone(), content: self.render(&ca), meta: Meta::SECRET })
+        let content = self.render(authority.pem());
+        Ok(ManagedFile { path: self.path.clone(), content, meta: Meta::SECRET, kind: Kind::Plain })
     }
 
     /// JSON, which is YAML: no quoting rules of our own, and the order of the keys is ours.

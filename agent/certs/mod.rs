@@ -10,24 +10,29 @@
 //! life is left; a signer's answer must pass the same judgement before it replaces anything.
 
 pub mod authority;
+mod ca_key;
 pub mod check;
+pub mod issue;
 pub mod key;
 pub mod kubeconfig;
 pub mod pair;
 pub mod request;
+pub mod show;
 pub mod signer;
 #[cfg(test)]
 mod testing;
 
+use self::ca_key::{CaKey, NoCopies};
+pub use self::check::addresses_of;
 use self::kubeconfig::Kubeconfig;
 use self::pair::Pair;
 use self::request::{Usage, Wanted};
 use self::signer::{Profile, chosen};
-use crate::config::settings::{Role, Settings};
+use crate::config::settings::{Role, Settings, Signer};
 use crate::config::values::{RootPath, UnitName};
 use crate::engine::change::Debt;
 use crate::engine::id::{Id, Step};
-use crate::engine::resource::Planned;
+use crate::engine::resource::{Planned, Resource};
 use crate::host::facts::Facts;
 use crate::identity::Identity;
 
@@ -42,11 +47,20 @@ pub const KUBELET_SERVER: &str = "kubelet-server";
 /// kube-proxy's client pair.
 pub const PROXY_CLIENT: &str = "kube-proxy-client";
 
+const KUBELET: &str = "kubelet.service";
+const KUBE_PROXY: &str = "kube-proxy.service";
+
 /// The keys, certificates and kubeconfigs of this node.
 pub fn plan(settings: &Settings, _facts: &Facts, identity: &Identity) -> Vec<Planned> {
-    match settings.role {
-        Role::Worker => worker(settings, identity),
-    }
+    let needs = needs(settings, identity);
+    let ca_key = ca_key(settings, &needs);
+    let kubeconfigs = match settings.role {
+        Role::Worker => vec![
+            kubeconfig(settings, KUBELET_CONF, KUBELET_CLIENT, KUBELET),
+            kubeconfig(settings, PROXY_CONF, PROXY_CLIENT, KUBE_PROXY),
+        ],
+    };
+    needs.into_iter().map(|need| pair(settings, need)).chain(kubeconfigs).chain(ca_key).collect()
 }
 
 /// The file of a pair, certificate and key: `/etc/kubernetes/pki/kubelet-client.pem`.
@@ -54,9 +68,29 @@ pub fn pair_path(settings: &Settings, name: &str) -> RootPath {
     settings.certs.dir.join(&format!("{name}.pem"))
 }
 
-fn worker(settings: &Settings, identity: &Identity) -> Vec<Planned> {
-    let kubelet = UnitName::literal("kubelet.service");
-    let proxy = UnitName::literal("kube-proxy.service");
+/// A pair that the role needs, before anybody is chosen to sign it.
+pub struct Need {
+    /// The file's stem, and the resource's name.
+    pub name: &'static str,
+    /// What it is, in a few words.
+    pub purpose: &'static str,
+    /// What its certificate must say.
+    pub wanted: Wanted,
+    /// What it is for, in the signer's terms.
+    pub profile: Profile,
+    /// The unit that reads it.
+    pub reader: UnitName,
+}
+
+/// The pairs of this node's role.
+pub fn needs(settings: &Settings, identity: &Identity) -> Vec<Need> {
+    match settings.role {
+        Role::Worker => worker(settings, identity),
+    }
+}
+
+fn worker(settings: &Settings, identity: &Identity) -> Vec<Need> {
+    let kubelet = UnitName::literal(KUBELET);
     // The Node authorizer's rule (kubernetes.io/docs/reference/access-authn-authz/node). Without alternative names:
     // nobody connects to a client, and Kubernetes' own signer refuses a kubelet's client certificate that has any.
     let kubelet_client = Wanted {
@@ -65,6 +99,7 @@ fn worker(settings: &Settings, identity: &Identity) -> Vec<Planned> {
         dns: Vec::new(),
         ips: Vec::new(),
         usages: vec![Usage::Client],
+        key: settings.certs.key,
     };
     let kubelet_server = Wanted {
         dns: vec![identity.name.to_string()],
@@ -75,40 +110,76 @@ fn worker(settings: &Settings, identity: &Identity) -> Vec<Planned> {
     // The user that the default cluster role binding system:node-proxier names.
     let proxy_client =
         Wanted { common_name: "system:kube-proxy".to_owned(), organization: None, ..kubelet_client.clone() };
-
-    let pair = |name: &str, purpose: &str, wanted: Wanted, profile: Profile, reader: &UnitName| Planned {
-        id: Id::new(Step::Certs, name),
-        why: settings.origins.of("pki.signer"),
-        owes: vec![Debt::Restart(reader.clone())],
-        what: Box::new(Pair {
-            purpose: purpose.to_owned(),
-            path: pair_path(settings, name),
-            ca: settings.certs.ca.clone(),
-            wanted,
-            signer: chosen(&settings.certs.signer, profile),
-        }),
-    };
-    let kubeconfig = |path: &str, client: &str, reader: &UnitName| {
-        let path = RootPath::literal(path);
-        Planned {
-            id: Id::new(Step::Certs, path.name()),
-            why: settings.origins.of("cluster.apiServer"),
-            owes: vec![Debt::Restart(reader.clone())],
-            what: Box::new(Kubeconfig {
-                path,
-                server: settings.cluster.api_server.clone(),
-                ca: settings.certs.ca.clone(),
-                pair: pair_path(settings, client),
-            }),
-        }
-    };
     vec![
-        pair(KUBELET_CLIENT, "kubelet's client certificate", kubelet_client, Profile::Configured, &kubelet),
-        pair(KUBELET_SERVER, "kubelet's serving certificate", kubelet_server, Profile::Server, &kubelet),
-        pair(PROXY_CLIENT, "kube-proxy's client certificate", proxy_client, Profile::Configured, &proxy),
-        kubeconfig(KUBELET_CONF, KUBELET_CLIENT, &kubelet),
-        kubeconfig(PROXY_CONF, PROXY_CLIENT, &proxy),
+        Need {
+            name: KUBELET_CLIENT,
+            purpose: "kubelet's client certificate",
+            wanted: kubelet_client,
+            profile: Profile::Configured,
+            reader: kubelet.clone(),
+        },
+        Need {
+            name: KUBELET_SERVER,
+            purpose: "kubelet's serving certificate",
+            wanted: kubelet_server,
+            profile: Profile::Server,
+            reader: kubelet,
+        },
+        Need {
+            name: PROXY_CLIENT,
+            purpose: "kube-proxy's client certificate",
+            wanted: proxy_client,
+            profile: Profile::Configured,
+            reader: UnitName::literal(KUBE_PROXY),
+        },
     ]
+}
+
+fn pair(settings: &Settings, need: Need) -> Planned {
+    Planned {
+        id: Id::new(Step::Certs, need.name),
+        why: settings.origins.of("pki.signer"),
+        owes: vec![Debt::Restart(need.reader)],
+        what: Box::new(Pair {
+            purpose: need.purpose.to_owned(),
+            path: pair_path(settings, need.name),
+            ca: settings.certs.ca.clone(),
+            wanted: need.wanted,
+            signer: chosen(&settings.certs.signer, need.profile),
+        }),
+    }
+}
+
+fn kubeconfig(settings: &Settings, path: &str, client: &str, reader: &str) -> Planned {
+    let path = RootPath::literal(path);
+    Planned {
+        id: Id::new(Step::Certs, path.name()),
+        why: settings.origins.of("cluster.apiServer"),
+        owes: vec![Debt::Restart(UnitName::literal(reader))],
+        what: Box::new(Kubeconfig {
+            path,
+            server: settings.cluster.api_server.clone(),
+            ca: settings.certs.ca.clone(),
+            pair: pair_path(settings, client),
+        }),
+    }
+}
+
+/// What becomes of the CA's key where that is what signs.
+fn ca_key(settings: &Settings, needs: &[Need]) -> Vec<Planned> {
+    let Signer::Local { key, remove_after_use } = &settings.certs.signer else { return Vec::new() };
+    let planned = |name: &str, what: Box<dyn Resource>| Planned {
+        id: Id::new(Step::Certs, name),
+        why: settings.origins.of("pki.signer.local"),
+        owes: Vec::new(),
+        what,
+    };
+    let pairs = needs.iter().map(|need| pair_path(settings, need.name)).collect();
+    let mut all = vec![planned("ca-key", Box::new(CaKey { key: key.clone(), pairs, remove: *remove_after_use }))];
+    if *remove_after_use {
+        all.push(planned("ca-key-copies", Box::new(NoCopies { ca: settings.certs.ca.clone() })));
+    }
+    all
 }
 
 #[cfg(test)]
@@ -117,8 +188,8 @@ mod tests {
 
     use super::*;
     use crate::config::settings::{
-        AddressChoice, CertsSettings, ClusterSettings, InstallSettings, KernelSettings, NameChoice, NodeSettings,
-        Origin, Origins, Signer,
+        AddressChoice, CertsSettings, ClockSettings, ClusterSettings, InstallSettings, KernelSettings, KeyKind,
+        NameChoice, NodeSettings, Origin, Origins,
     };
     use crate::config::values::Sha256;
     use crate::engine::resource::Thing;
@@ -134,19 +205,33 @@ mod tests {
         let line = Origin::File { file: "node.yaml".into(), line: 9 };
         Settings {
             role: Role::Worker,
-            node: NodeSettings { name: NameChoice::Hostname, address: AddressChoice::Automatic },
+            node: NodeSettings {
+                name: NameChoice::Hostname,
+                address: AddressChoice::Automatic,
+                coreos_environment: false,
+            },
             cluster: ClusterSettings {
                 api_server: parse("https://10.10.30.11:6443"),
+                peers: BTreeMap::new(),
                 pod_cidr: parse("10.244.0.0/16"),
                 service_cidr: parse("10.96.0.0/12"),
                 dns: parse("10.96.0.10"),
                 domain: "cluster.local".into(),
             },
-            kernel: KernelSettings { modules: Vec::new(), sysctls: BTreeMap::new() },
-            install: InstallSettings { version: parse("v1.34.2"), mirrors: Vec::new(), artifacts: BTreeMap::new() },
+            kernel: KernelSettings { modules: Vec::new(), sysctls: BTreeMap::new(), swap: false },
+            download: crate::config::settings::DownloadSettings::default(),
+            install: InstallSettings {
+                version: parse("v1.34.2"),
+                mirrors: Vec::new(),
+                lock: None,
+                artifacts: BTreeMap::new(),
+                images: BTreeMap::new(),
+                rehash: false,
+            },
             certs: CertsSettings {
                 dir: parse("/etc/kubernetes/pki"),
                 ca: parse("/etc/kubernetes/pki/ca.pem"),
+                key: KeyKind::default(),
                 signer: Signer::Cfssl {
                     url: parse("https://10.10.30.11:8888"),
                     auth_key_file: parse("/etc/nodeagent/cfssl.key"),
@@ -154,6 +239,8 @@ mod tests {
                 },
             },
             limits: BTreeMap::new(),
+            clock: ClockSettings::default(),
+            manager: crate::config::settings::ManagerLimits::default(),
             origins: Origins(BTreeMap::from([("pki.signer".into(), line)])),
             defaults: Vec::new(),
             digest: Sha256::of(b""),
@@ -161,13 +248,7 @@ mod tests {
     }
 
     fn identity() -> Identity {
-        Identity {
-            name: parse("worker-01"),
-            address: parse("10.10.30.21"),
-            link: "eth0".into(),
-            why: "the kernel's route".into(),
-            rejected: Vec::new(),
-        }
+        Identity::sample()
     }
 
     #[test]

@@ -117,10 +117,9 @@ impl Resource for Pair {
         Box::pin(async move {
             let now = seen.now().map_err(PairError::from)?;
             let ca = Authority::read(&self.ca, seen.bytes(&self.ca).map_err(PairError::from)?, now)?;
-            let ca_pem = ca.to_pem().map_err(|source| self.encode(source))?;
-            let key = Key::generate()?;
+            let key = Key::generate(self.wanted.key)?;
             let request = request(&self.wanted, &key)?;
-            let order = Order { request: &request, wanted: &self.wanted, ca: &ca_pem };
+            let order = Order { request: &request, wanted: &self.wanted, ca: &ca };
             let answer = self.signer.sign(order, seen, peers).await?;
             let pair = self.complete(&answer, &key, &ca, now)?;
             known.push(Change::Put { path: self.path.clone(), body: Body::Credential(pair), meta: Meta::SECRET });
@@ -174,7 +173,7 @@ fn exposed(entry: &Entry) -> Option<Delta> {
 mod tests {
     use super::*;
     use crate::certs::signer::Signing;
-    use crate::certs::testing::{Ca, CaKind, DAY, Issue, now, seen_files, server};
+    use crate::certs::testing::{Ca, CaKind, DAY, Issue, new_key, now, seen_files, server};
 
     /// A signer that is never asked.
     struct Nobody;
@@ -221,7 +220,7 @@ mod tests {
     fn what_was_obtained_is_the_same_at_the_next_run() {
         for kind in [CaKind::Rsa, CaKind::Ec] {
             let ca = Ca::valid(kind);
-            let key = Key::generate().expect("a key");
+            let key = new_key();
             let answer = ca.issue(&server(), &key, &Issue::default());
             let file = pair().complete(&answer, &key, &ca.authority(), now()).expect("a pair");
             assert!(file.starts_with(b"-----BEGIN CERTIFICATE-----"), "{kind:?}: certificate first");
@@ -235,7 +234,7 @@ mod tests {
     #[test]
     fn an_answer_with_more_in_it_gives_its_certificate_only() {
         let ca = Ca::valid(CaKind::Ec);
-        let key = Key::generate().expect("a key");
+        let key = new_key();
         let certificate = ca.issue(&server(), &key, &Issue::default());
         let answer = [b"hello\n".as_slice(), &certificate, &ca.pem(), &ca.key_pem()].concat();
         let file = pair().complete(&answer, &key, &ca.authority(), now()).expect("a pair");
@@ -245,17 +244,12 @@ mod tests {
     #[test]
     fn a_bad_answer_is_a_failed_verification_that_says_why() {
         let (ca, other) = (Ca::valid(CaKind::Ec), Ca::valid(CaKind::Ec));
-        let key = Key::generate().expect("a key");
+        let key = new_key();
         let good = Issue::default;
         let elsewhere = Wanted { dns: vec!["elsewhere".into()], ..server() };
         let table = [
             ("garbage", b"<html>".to_vec(), "it holds no readable certificate", "ask somebody"),
-            (
-                "another key",
-                ca.issue(&server(), &Key::generate().expect("a key"), &good()),
-                "it is for another key",
-                "ask somebody",
-            ),
+            ("another key", ca.issue(&server(), &new_key(), &good()), "it is for another key", "ask somebody"),
             (
                 "another CA",
                 other.issue(&server(), &key, &good()),

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use rcgen::{CertificateParams, DistinguishedName, DnType, SanType};
 
 use super::key::Key;
+use crate::config::settings::KeyKind;
 use crate::engine::fault::Explain;
 
 /// A request could not be made.
@@ -32,6 +33,8 @@ pub struct Wanted {
     pub ips: Vec<IpAddr>,
     /// What it must be good for.
     pub usages: Vec<Usage>,
+    /// What kind of key it is for.
+    pub key: KeyKind,
 }
 
 /// What a certificate may be used for (extended key usage).
@@ -95,12 +98,12 @@ mod tests {
     use openssl::x509::X509Req;
 
     use super::*;
-    use crate::certs::testing::{client, server};
+    use crate::certs::testing::{client, new_key, server};
 
     #[test]
     fn openssl_reads_back_what_was_asked() {
         for wanted in [client(), server()] {
-            let key = Key::generate().expect("a key");
+            let key = new_key();
             let pem = request(&wanted, &key).expect("a request");
             let parsed = X509Req::from_pem(pem.as_bytes()).expect("OpenSSL reads it");
             let public = parsed.public_key().expect("a public key");
@@ -126,7 +129,7 @@ mod tests {
     #[test]
     fn a_name_that_no_certificate_can_hold_is_refused() {
         let wanted = Wanted { dns: vec!["wörker".into()], ..server() };
-        let error = request(&wanted, &Key::generate().expect("a key")).expect_err("not IA5");
+        let error = request(&wanted, &new_key()).expect_err("not IA5");
         assert_eq!(error.to_string(), "make the certificate request for O=system:nodes, CN=system:node:worker-01");
     }
 }

@@ -16,6 +16,7 @@ use openssl::x509::{X509, X509Builder, X509Extension, X509Name, X509NameRef, X50
 use super::authority::{Authority, unix};
 use super::key::Key;
 use super::request::{Usage, Wanted, request};
+use crate::config::settings::KeyKind;
 use crate::config::values::RootPath;
 use crate::engine::change::Meta;
 use crate::engine::resource::{Seen, Thing};
@@ -37,6 +38,7 @@ pub fn client() -> Wanted {
         dns: Vec::new(),
         ips: Vec::new(),
         usages: vec![Usage::Client],
+        key: KeyKind::default(),
     }
 }
 
@@ -48,6 +50,11 @@ pub fn server() -> Wanted {
         usages: vec![Usage::Server],
         ..client()
     }
+}
+
+/// A new key of the default kind.
+pub fn new_key() -> Key {
+    Key::generate(KeyKind::default()).expect("a key")
 }
 
 /// What the CA's key is.

@@ -7,8 +7,9 @@ use serde::Serialize;
 
 use super::node::{self, Node};
 use super::output::{self, Format};
-use super::{Exit, Global, plan};
+use super::{Exit, Global, clock, plan};
 use crate::config::settings::Settings;
+use crate::config::values::RootPath;
 use crate::engine::apply::{self, Outcome};
 use crate::engine::commit::Hand;
 use crate::engine::fault::Fault;
@@ -19,7 +20,7 @@ use crate::engine::plan::Plan;
 use crate::engine::settle;
 use crate::host::http::Http;
 use crate::host::peers::Peers;
-use crate::host::{Host, clock};
+use crate::host::{self, Host};
 use crate::journal::{Event, Teller};
 
 /// Arguments of `bootstrap`.
@@ -38,7 +39,7 @@ pub struct BootstrapArgs {
 pub struct StepArgs {
     /// Show this step's plan and change nothing
     #[arg(long)]
-    dry_run: bool,
+    pub(super) dry_run: bool,
 }
 
 /// Runs all steps.
@@ -52,6 +53,7 @@ pub async fn run(args: BootstrapArgs, global: &Global, tell: &Teller) -> Result<
         return Ok(Exit::Done);
     }
     let node = node::awaited(global, &host, tell).await?;
+    clock::ready(&node.settings, &host, tell).await?;
     let plan = node.plan();
     let mut hand = Hand::take(&host, tell, history::BOOTSTRAP, Some(node.settings.digest.clone())).await?;
     // Asked again: somebody may have rolled back while this run waited for an address or the lock.
@@ -71,6 +73,9 @@ pub async fn run_step(step: Step, args: StepArgs, global: &Global, tell: &Teller
         return plan::show(&node::now(global, &host)?, Some(step), global, &host).await.map(|_| Exit::Done);
     }
     let node = node::awaited(global, &host, tell).await?;
+    if matches!(step, Step::Install | Step::Certs) {
+        clock::ready(&node.settings, &host, tell).await?;
+    }
     let plan = node.plan().only(step);
     let hand = Hand::take(&host, tell, step.name(), Some(node.settings.digest.clone())).await?;
     execute(step.name(), &plan, &node, &host, hand, global, tell).await
@@ -80,7 +85,7 @@ pub async fn run_step(step: Step, args: StepArgs, global: &Global, tell: &Teller
 fn is_held(settings: &Settings, records: &[Record], tell: &Teller) -> bool {
     match history::hold(records) {
         Some((config, at)) if config.as_ref().is_none_or(|held| *held == settings.digest) => {
-            let since = clock::text_of(at);
+            let since = host::clock::text_of(at);
             tell.tell(&Event::Held { since: &since });
             true
         }
@@ -89,7 +94,7 @@ fn is_held(settings: &Settings, records: &[Record], tell: &Teller) -> bool {
 }
 
 /// Applies the plan, settles, and says what became of it.
-async fn execute(
+pub(super) async fn execute(
     command: &str,
     plan: &Plan,
     node: &Node,
@@ -100,7 +105,15 @@ async fn execute(
 ) -> Result<Exit, Fault> {
     let started = Instant::now();
     tell.tell(&Event::RunStarted { command });
-    let peers = Peers { http: Http::new(tell.clone()), root: host.root.clone(), tell: tell.clone() };
+    let etc = RootPath::literal("/etc");
+    if host.is_live() && host.root.is_volatile(&etc) {
+        tell.tell(&Event::Volatile { path: etc.as_str() });
+    }
+    let http = Http::new(tell.clone(), host.root.clone(), node.settings.download.clone());
+    let peers = Peers { http, root: host.root.clone(), tell: tell.clone() };
+    // Downloads that were interrupted go on; those that nobody wants any more give their space back first.
+    let mut interrupted = node.plan().scratch();
+    hand.clear_scratch(&interrupted);
     let mut outcome = apply::apply(plan, host, &mut hand, &peers).await;
     // Debts are paid even when a step failed: what was changed must be seen by its units.
     match settle::pay(&mut hand, &plan.no_restart).await {
@@ -111,6 +124,10 @@ async fn execute(
         settle::prove(plan, host, &hand, &mut outcome).await;
     }
     hand.end(outcome.is_done())?;
+    if outcome.is_done() {
+        interrupted.retain(|path| !plan.scratch().contains(path));
+        hand.clear_scratch(&interrupted);
+    }
     let exit = outcome.class().map_or(Exit::Done, Exit::from);
     let failed =
         format!("{} of {} failed or not tried", outcome.failed.len() + outcome.not_tried.len(), outcome.total());

@@ -1,8 +1,15 @@
 //! The command line: one file per command, and here only what they share.
 
 mod bootstrap;
+mod certs;
+mod clock;
 mod exit;
+mod images;
+mod install;
+mod lock;
+mod network;
 mod node;
+mod old_names;
 mod output;
 mod plan;
 mod rollback;
@@ -58,6 +65,20 @@ pub(crate) struct Global {
     no_progress: bool,
 }
 
+/// As they are where none is given.
+impl Default for Global {
+    fn default() -> Self {
+        Self {
+            config: None,
+            root: PathBuf::from("/"),
+            facts: None,
+            output: Format::Text,
+            verbose: false,
+            no_progress: false,
+        }
+    }
+}
+
 #[derive(Subcommand)]
 enum Command {
     /// Make this machine the node that its configuration describes
@@ -65,13 +86,13 @@ enum Command {
     /// Show what bootstrap would change, and why; change nothing
     Plan(plan::PlanArgs),
     /// Only the network step: write /etc/network-environment
-    Network(bootstrap::StepArgs),
+    Network(network::NetworkArgs),
     /// Only the kernel step: modules, sysctls, the hosts entry
     Kernel(bootstrap::StepArgs),
     /// Only the install step: fetch, verify and place programs
-    Install(bootstrap::StepArgs),
+    Install(install::InstallArgs),
     /// Only the certs step: keys, certificates, kubeconfigs
-    Certs(bootstrap::StepArgs),
+    Certs(certs::CertsArgs),
     /// Only the limits step: drop-ins and running units' properties
     Limits(bootstrap::StepArgs),
     /// Only the units step: write, enable and start units
@@ -82,6 +103,10 @@ enum Command {
     Rollback(rollback::RollbackArgs),
     /// Undo everything that was ever done here
     Uninstall(rollback::UninstallArgs),
+    /// Import the container images that containerd lacks
+    Images(images::ImagesArgs),
+    /// Pin the digests of a release in a lock file; make and check mirrors
+    Lock(lock::LockArgs),
     /// Print the JSON Schema of node.yaml
     Schema,
 }
@@ -89,7 +114,7 @@ enum Command {
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     root::clear_umask();
-    let cli = match Cli::try_parse() {
+    let cli = match old_names::parse(std::env::args_os().collect()) {
         Ok(cli) => cli,
         Err(error) => return usage(&error).into(),
     };
@@ -111,15 +136,17 @@ async fn dispatch(command: Command, global: &Global, tell: &Teller) -> Result<Ex
     match command {
         Command::Bootstrap(args) => bootstrap::run(args, global, tell).await,
         Command::Plan(args) => plan::run(args, global).await,
-        Command::Network(args) => bootstrap::run_step(Step::Network, args, global, tell).await,
+        Command::Network(args) => network::run(args, global, tell).await,
         Command::Kernel(args) => bootstrap::run_step(Step::Kernel, args, global, tell).await,
-        Command::Install(args) => bootstrap::run_step(Step::Install, args, global, tell).await,
-        Command::Certs(args) => bootstrap::run_step(Step::Certs, args, global, tell).await,
+        Command::Install(args) => install::run(args, global, tell).await,
+        Command::Certs(args) => certs::run(args, global, tell).await,
         Command::Limits(args) => bootstrap::run_step(Step::Limits, args, global, tell).await,
         Command::Units(args) => bootstrap::run_step(Step::Units, args, global, tell).await,
-        Command::Wait(args) => wait::run(args, tell).await,
+        Command::Wait(args) => wait::run(args, global, tell).await,
         Command::Rollback(args) => rollback::run(args, global, tell).await,
         Command::Uninstall(args) => rollback::uninstall(args, global, tell).await,
+        Command::Images(args) => images::run(args, global, tell).await,
+        Command::Lock(args) => lock::run(args, tell).await,
         Command::Schema => {
             schema::run();
             Ok(Exit::Done)

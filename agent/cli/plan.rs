@@ -1,5 +1,6 @@
 //! `nodeagent plan`: what bootstrap would change, and why. It changes nothing.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use clap::Args;
@@ -9,9 +10,11 @@ use super::node::{self, Node};
 use super::output::{self, Format};
 use super::{Exit, Global};
 use crate::config::settings::{DefaultUsed, Origin};
+use crate::config::values::UnitName;
+use crate::engine::change::Debt;
 use crate::engine::fault::Fault;
 use crate::engine::id::Step;
-use crate::engine::plan::{self, Shown, Status};
+use crate::engine::plan::{self, Plan, Shown, Status};
 use crate::engine::settle;
 use crate::host::Host;
 use crate::host::facts::Facts;
@@ -36,7 +39,12 @@ pub async fn run(args: PlanArgs, global: &Global) -> Result<Exit, Fault> {
 pub async fn show(node: &Node, step: Option<Step>, global: &Global, host: &Host) -> Result<bool, Fault> {
     let plan = node.plan();
     let plan = if let Some(step) = step { plan.only(step) } else { plan };
-    let resources = plan::preview(&plan, host).await;
+    show_plan(&plan, node, global, host).await
+}
+
+/// Shows this plan. Returns whether anything is pending.
+pub async fn show_plan(plan: &Plan, node: &Node, global: &Global, host: &Host) -> Result<bool, Fault> {
+    let resources = plan::preview(plan, host).await;
     // An ordinary user may look at a plan, but not at the ledger.
     let owed: Vec<String> = match settle::owed(host) {
         Ok(debts) => debts.iter().map(ToString::to_string).collect(),
@@ -51,6 +59,7 @@ pub async fn show(node: &Node, step: Option<Step>, global: &Global, host: &Host)
         pending,
         resources,
         owed,
+        no_restart: &plan.no_restart,
         defaults: &node.settings.defaults,
         facts: &node.facts,
     };
@@ -74,6 +83,8 @@ struct Document<'a> {
     resources: Vec<Shown>,
     /// Debts of earlier runs that are still to be paid.
     owed: Vec<String>,
+    /// Units that the configuration forbids to restart.
+    no_restart: &'a BTreeSet<UnitName>,
     defaults: &'a [DefaultUsed],
     facts: &'a Facts,
 }
@@ -93,7 +104,7 @@ fn text(plan: &Document<'_>, verbose: bool) -> String {
         if of_step.peek().is_some() {
             let _ = writeln!(out, "\n{step}");
         }
-        of_step.for_each(|shown| resource(&mut out, shown));
+        of_step.for_each(|shown| resource(&mut out, shown, plan.no_restart));
     }
     if verbose || plan.pending > 0 {
         let _ = writeln!(out, "\ndefaults used (node.yaml can set each)");
@@ -118,7 +129,7 @@ fn text(plan: &Document<'_>, verbose: bool) -> String {
 }
 
 /// One resource: a mark, its name, what it is, who asked for it, and below it what differs.
-fn resource(out: &mut String, shown: &Shown) {
+fn resource(out: &mut String, shown: &Shown, no_restart: &BTreeSet<UnitName>) {
     let mark = match &shown.status {
         Status::Same => '=',
         Status::Differs { .. } => '~',
@@ -140,7 +151,12 @@ fn resource(out: &mut String, shown: &Shown) {
                 let _ = writeln!(out, "      {}", line(&delta.what, &delta.now, &delta.want));
             }
             for debt in &shown.owes {
-                let _ = writeln!(out, "      then {debt}");
+                let _ = match debt {
+                    Debt::Restart(unit) if no_restart.contains(unit) => {
+                        writeln!(out, "      then {debt}: owed until you do it (limits.{unit}.restart: false)")
+                    }
+                    _ => writeln!(out, "      then {debt}"),
+                };
             }
         }
         Status::After { after } => drop(writeln!(out, "      after {after}")),

@@ -3,19 +3,36 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::Exit;
+use serde::Serialize;
+
+use super::{Exit, Format, Global, node, output};
+use crate::config::values::RootPath;
 use crate::engine::fault::Fault;
-use crate::journal::{Event, Teller};
+use crate::host::probe::{Reason, TlsFiles, exists};
+use crate::journal::{Event, StatusLine, Teller};
+use crate::wait::http::{Cluster, HttpOptions, Method, Statuses};
 use crate::wait::probe::Prober;
-use crate::wait::target::Target;
-use crate::wait::{How, Progress, wait};
+use crate::wait::target::{HostPort, Target};
+use crate::wait::{How, NotReady, Pending, Progress, WaitError, wait};
+
+/// How long a wait lasts at most when nothing is said.
+const DEFAULT_TIMEOUT: Duration = Duration::from_mins(5);
 
 // An attribute, because rustdoc would want the forms written as links.
-const TARGETS_HELP: &str = "What to wait for: tcp://HOST:PORT or HOST:PORT, http(s)://HOST[:PORT][/PATH] \
-                            (an answer of 2xx or 3xx), unix:///PATH, file:/PATH";
+const TARGETS_HELP: &str = "\
+What to wait for:
+  HOST:PORT, tcp://HOST:PORT      a port that accepts connections
+  http(s)://HOST[:PORT][/PATH]    a web server's answer
+  unix:///PATH                    a socket that accepts connections
+  file:/PATH                      a file or directory
+  unit:NAME                       a systemd unit that is active
+  dns:NAME                        a name that has an address
+  etcd, apiserver                 its health, here or as in node.yaml
+  etcd://HOST, apiserver://HOST   its health there";
 
 /// Wait until targets are ready, or say why they are not
 #[derive(Debug, clap::Args)]
+#[command(disable_help_flag = true)]
 pub struct WaitArgs {
     /// What to wait for.
     #[arg(value_name = "TARGET", required = true, help = TARGETS_HELP)]
@@ -30,38 +47,152 @@ pub struct WaitArgs {
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration)]
     pub timeout: Duration,
 
+    #[command(flatten)]
+    http: HttpArgs,
+
+    /// Print help
+    // The short form, which fits a screen.
+    #[arg(short, long, action = clap::ArgAction::HelpShort)]
+    help: Option<bool>,
+}
+
+/// How web servers are asked: all that are among the targets alike.
+#[derive(Debug, Default, clap::Args)]
+#[command(next_help_heading = "Asking web servers")]
+struct HttpArgs {
+    /// Ask by this method: GET, HEAD, OPTIONS or POST
+    #[arg(long, default_value = "GET", hide_possible_values = true)]
+    method: Method,
+
+    /// Statuses that will do, such as 200,401 or 2xx [default: 2xx,3xx]
+    #[arg(long, value_name = "LIST")]
+    status: Option<Statuses>,
+
+    /// Text that must be in the answer's body
+    #[arg(long, value_name = "TEXT")]
+    body: Option<String>,
+
     /// Trust https servers by the PEM certificates in FILE alone, not by this
     /// machine's certificate store
     #[arg(long, value_name = "FILE")]
-    pub ca: Option<PathBuf>,
+    ca: Option<PathBuf>,
+
+    /// Show https servers the PEM client certificate in FILE
+    #[arg(long, value_name = "FILE")]
+    cert: Option<PathBuf>,
+
+    /// The PEM key of that certificate, if FILE of --cert is without it
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    key: Option<PathBuf>,
+
+    /// Go through the proxy that `http_proxy` or `https_proxy` names
+    #[arg(long)]
+    use_proxy: bool,
 }
 
-/// Waits, and tells each new reason and, every few seconds, that it still waits.
-pub async fn run(args: WaitArgs, teller: &Teller) -> Result<Exit, Fault> {
+impl HttpArgs {
+    fn options(self) -> HttpOptions {
+        HttpOptions {
+            method: self.method,
+            statuses: self.status.unwrap_or_default(),
+            body: self.body,
+            tls: TlsFiles { ca: self.ca, cert: self.cert, key: self.key },
+            use_proxy: self.use_proxy,
+        }
+    }
+}
+
+impl WaitArgs {
+    /// As for one web server that is asked by HEAD, and no options.
+    pub fn for_head(target: Target) -> Self {
+        let http = HttpArgs { method: Method::Head, ..HttpArgs::default() };
+        Self { targets: vec![target], any: false, timeout: DEFAULT_TIMEOUT, http, help: None }
+    }
+}
+
+/// Waits, and tells each new reason.
+pub async fn run(args: WaitArgs, global: &Global, teller: &Teller) -> Result<Exit, Fault> {
     let how = if args.any { How::Any } else { How::All };
     let timeout = Some(args.timeout).filter(|timeout| !timeout.is_zero());
-    let prober = Prober::new(args.ca);
-    let tell = |progress: &Progress<'_>| tell(teller, progress);
-    wait(&prober, &args.targets, how, timeout, tell).await?;
+    let cluster =
+        if args.targets.iter().any(|target| matches!(target, Target::Health(..))) { cluster(global)? } else { None };
+    let prober = Prober::new(args.http.options(), cluster);
+    let line = teller.status_line();
+    let waited = wait(&prober, &args.targets, how, timeout, |progress| tell(&line, progress)).await;
+    drop(line);
+    if global.output == Format::Json {
+        match &waited {
+            Ok(waited) => output::json(&Report::of(&waited.ready, &[])),
+            Err(WaitError::NotReady(NotReady { pending, ready, .. })) => output::json(&Report::of(ready, pending)),
+            Err(WaitError::Prober(_)) => (),
+        }
+    }
+    waited?;
     Ok(Exit::Done)
 }
 
-fn tell(teller: &Teller, progress: &Progress<'_>) {
-    let awaited = |target: &Target, why: &str| {
-        teller.tell(&Event::TargetAwaited { target: &target.to_string(), why });
-    };
+/// What `node.yaml` says of the cluster, where there is one.
+fn cluster(global: &Global) -> Result<Option<Cluster>, Fault> {
+    let host = node::host(global)?;
+    let Some(settings) = node::settings_if_any(global, &host)? else { return Ok(None) };
+    let (host, port) = settings.cluster.api_server.host_port();
+    let path = |path: &RootPath| global.root.join(path.relative());
+    let cert = path(&settings.certs.dir.join("kubelet-client.pem"));
+    Ok(Some(Cluster {
+        api_server: HostPort { host, port },
+        ca: path(&settings.certs.ca),
+        cert: Some(cert).filter(|cert| exists(cert).is_ok()),
+    }))
+}
+
+fn tell(line: &StatusLine<'_>, progress: &Progress<'_>) {
     match progress {
-        Progress::Changed { target, reason } => awaited(target, &reason.to_string()),
+        Progress::Changed { target, reason } => {
+            line.tell(&Event::TargetAwaited { target: &target.to_string(), why: &reason.to_string() });
+        }
         Progress::Ready { target, after } => {
-            teller.tell(&Event::TargetReady { target: &target.to_string(), took: *after });
+            line.tell_for_good(&Event::TargetReady { target: &target.to_string(), took: *after });
         }
-        Progress::Still { pending, .. } => {
-            for one in *pending {
-                let why =
-                    one.reason.as_ref().map_or_else(|| "the first try still runs".to_owned(), ToString::to_string);
-                awaited(&one.target, &why);
-            }
-        }
+        Progress::Still { .. } => line.show(&progress.to_string()),
+    }
+}
+
+/// What `-o json` prints, as `docs/wait.md` documents it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Report {
+    ready: Vec<Ready>,
+    pending: Vec<NotYet>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Ready {
+    target: String,
+    after_milliseconds: u64,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct NotYet {
+    target: String,
+    /// Both are null when the first try did not end.
+    code: Option<&'static str>,
+    reason: Option<String>,
+}
+
+impl Report {
+    fn of(ready: &[(Target, Duration)], pending: &[Pending]) -> Self {
+        let ready = ready.iter().map(|(target, after)| Ready {
+            target: target.to_string(),
+            after_milliseconds: u64::try_from(after.as_millis()).unwrap_or(u64::MAX),
+        });
+        let pending = pending.iter().map(|one| NotYet {
+            target: one.target.to_string(),
+            code: one.reason.as_ref().map(Reason::code),
+            reason: one.reason.as_ref().map(ToString::to_string),
+        });
+        Self { ready: ready.collect(), pending: pending.collect() }
     }
 }
 

@@ -1,5 +1,8 @@
 //! Defaults: what holds where the document says nothing. Data, each with where it comes from.
 
+use super::settings::Role;
+use super::values::{Parallel, Rate, Span};
+
 /// Addresses of pods: what flannel's own manifest uses, and with it most hand-made clusters.
 pub(super) const POD_CIDR: &str = "10.244.0.0/16";
 
@@ -13,8 +16,19 @@ pub(super) const DNS_OFFSET: u8 = 10;
 /// The cluster's DNS domain: kubeadm's (`networking.dnsDomain`) and the kubelet's convention.
 pub(super) const DOMAIN: &str = "cluster.local";
 
-/// Where Kubernetes publishes its releases (<https://kubernetes.io/releases/download/>).
-pub(super) const MIRROR: &str = "https://dl.k8s.io/release";
+/// Files downloaded at the same time: enough to fill a link of which each connection gets a share, few enough that a small
+/// machine's memory and a mirror are not strained.
+pub(super) const PARALLEL: Parallel = Parallel::of(3);
+
+/// The least that a mirror must send: half of what the slowest line that anyone boots a node over gives, and a
+/// thousand times what a mirror sends that only keeps its connection open.
+pub(super) const MINIMUM_RATE: Rate = Rate::bytes_per_second(1000);
+
+/// The time over which that is measured: curl's default for `--speed-time`.
+pub(super) const STALL_AFTER: Span = Span::from_secs(30);
+
+/// All downloads of a run together: 460 MB in that time is 3 Mbit/s, and what is fetched by then is kept for the next.
+pub(super) const DOWNLOAD_DEADLINE: Span = Span::from_secs(20 * 60);
 
 /// Keys and certificates: kubeadm's `certificatesDir`.
 pub(super) const PKI_DIR: &str = "/etc/kubernetes/pki";
@@ -46,16 +60,28 @@ pub(super) const WORKER_SYSCTLS: [(&str, &str); 3] = [
     ("net.ipv4.ip_forward", "1"),
 ];
 
-/// Limits of a worker's units, by unit and directive.
+/// The units of a role that get limits without being named.
+pub(super) fn limited_units(role: Role) -> &'static [&'static str] {
+    match role {
+        Role::Worker => &["containerd.service", "kubelet.service"],
+    }
+}
+
+/// Limits by unit and directive, for the units of a role and for those that the document names.
 ///
-/// - containerd's files: systemd's own default since v240, on which containerd's unit relies since
-///   [containerd#8924](https://github.com/containerd/containerd/pull/8924); `infinity` makes programs that walk all
-///   descriptors crawl. Its tasks: infinity as in containerd's own unit, since pods have limits of their own.
+/// - container runtimes' files: systemd's own default since v240, on which the runtimes' own units rely since
+///   [containerd#8924](https://github.com/containerd/containerd/pull/8924) and
+///   [moby#45534](https://github.com/moby/moby/pull/45534); `infinity` makes programs that walk all descriptors crawl.
+///   Their tasks: infinity as in their own units, since pods have limits of their own.
+/// - etcd's files: its own unit's (`contrib/systemd/etcd.service`).
 /// - the kubelet's files: the kernel's default `fs.nr_open`, just above the kubelet's own `maxOpenFiles` of 1000000
 ///   (`KubeletConfiguration` v1beta1).
-pub(super) const WORKER_LIMITS: [(&str, &str, &str); 3] = [
+pub(super) const LIMITS: [(&str, &str, &str); 6] = [
     ("containerd.service", "LimitNOFILE", "1024:524288"),
     ("containerd.service", TASKS_MAX, "infinity"),
+    ("docker.service", "LimitNOFILE", "1024:524288"),
+    ("docker.service", TASKS_MAX, "infinity"),
+    ("etcd.service", "LimitNOFILE", "65536"),
     ("kubelet.service", "LimitNOFILE", "1048576"),
 ];
 

@@ -9,10 +9,10 @@ use std::net::IpAddr;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::settings::Role;
+use super::settings::{KeyKind, Role};
 use super::values::{
-    ArtifactName, ArtifactVersion, Cidr, DnsDomain, HttpUrl, InterfaceName, Limit, NodeName, RootPath, Sha256,
-    SysctlKey, UnitName, Version,
+    ArtifactName, ArtifactVersion, Cidr, DnsDomain, HttpUrl, InterfaceName, Limit, NodeName, Parallel, ProxyUrl, Rate,
+    RootPath, Sha256, Span, SysctlKey, UnitName, Version,
 };
 
 /// What this node should be.
@@ -35,15 +35,24 @@ pub(super) struct Document {
     pub cluster: Cluster,
     /// The Kubernetes release and the programs to install.
     pub kubernetes: Kubernetes,
+    /// How files are downloaded.
+    #[serde(default)]
+    pub download: Download,
     /// Keys, certificates and who signs them.
     pub pki: Pki,
-    /// Kernel modules and sysctls, on top of the role's.
+    /// Kernel modules, sysctls and swap, on top of the role's.
     #[serde(default)]
     pub kernel: Kernel,
     /// Limits by unit, on top of the role's.
     #[serde(default)]
     #[schemars(extend("propertyNames" = { "format": "unit" }))]
     pub limits: BTreeMap<UnitName, Limits>,
+    /// What the clock must be like.
+    #[serde(default)]
+    pub clock: Clock,
+    /// Limits that systemd gives to units that say nothing themselves. Default: systemd's own.
+    #[serde(default)]
+    pub systemd: Manager,
 }
 
 /// The version of this format.
@@ -69,6 +78,10 @@ pub(super) struct Node {
     pub interface: Option<InterfaceName>,
     /// The network in which the node's address lies. Not together with `interface`.
     pub cidr: Option<Cidr>,
+    /// Whether /etc/environment gets `COREOS_PUBLIC_IPV4` and `COREOS_PRIVATE_IPV4`, as coreos-cloudinit wrote them.
+    /// Default: false.
+    #[serde(default)]
+    pub coreos_environment: bool,
 }
 
 /// The cluster that the node joins.
@@ -77,6 +90,11 @@ pub(super) struct Node {
 pub(super) struct Cluster {
     /// The API server's https URL.
     pub api_server: HttpUrl,
+    /// Other machines of the cluster, by name, each with the URL of something that runs there. Where the API server is
+    /// this machine itself, the route towards these tells which address is the node's.
+    #[serde(default)]
+    #[schemars(extend("propertyNames" = { "format": "node-name" }))]
+    pub peers: BTreeMap<NodeName, HttpUrl>,
     /// Addresses of pods. Default: 10.244.0.0/16.
     #[serde(rename = "podCIDR")]
     pub pod_cidr: Option<Cidr>,
@@ -95,24 +113,80 @@ pub(super) struct Cluster {
 pub(super) struct Kubernetes {
     /// The release, such as v1.34.2.
     pub version: Version,
-    /// Where releases are fetched, in the order of preference. Digests are pinned, so that http is as good as https.
+    /// Where releases are fetched, in the order of preference. Where digests are pinned, http is as good as https.
     pub mirrors: Option<Vec<HttpUrl>>,
+    /// The lock file with the digests of the release, as `nodeagent lock` writes it.
+    pub lock: Option<Lock>,
     /// The programs to install, by name: those of the role, and any others.
     #[serde(default)]
     #[schemars(extend("propertyNames" = { "format": "artifact" }))]
     pub artifacts: BTreeMap<ArtifactName, Artifact>,
+    /// Archives of container images to import into containerd, by a name of your choice.
+    #[serde(default)]
+    #[schemars(extend("propertyNames" = { "format": "artifact" }))]
+    pub images: BTreeMap<ArtifactName, Image>,
 }
 
-/// A program to install.
+/// An archive of container images, as `docker save` and `ctr images export` write it; it may be compressed.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct Artifact {
+pub(super) struct Image {
+    /// Where it is fetched. `{arch}` stands for the machine's architecture.
+    pub url: HttpUrl,
     /// The SHA-256 of the file, 64 hexadecimal digits.
     pub sha256: Sha256,
+}
+
+/// The lock file: `file`, or `url` with either `sha256` or `key`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Lock {
+    /// The lock file, if it is on the node already.
+    pub file: Option<RootPath>,
+    /// Where the lock file is fetched.
+    pub url: Option<HttpUrl>,
+    /// The SHA-256 of the lock file at `url`.
+    pub sha256: Option<Sha256>,
+    /// The file of the public key (PEM, P-256) that must have signed the lock file at `url`.
+    pub key: Option<RootPath>,
+    /// Where the signature is, as `cosign sign-blob` makes it. Default: `url` with .sig behind it.
+    pub signature: Option<HttpUrl>,
+}
+
+/// A program to install, or an archive with programs.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Artifact {
+    /// The SHA-256 of the file, 64 hexadecimal digits. Default: what the lock file or else its server says.
+    pub sha256: Option<Sha256>,
     /// Where it is fetched, if not from the mirrors. `{arch}` and `{version}` stand for what they say.
     pub url: Option<HttpUrl>,
     /// Its version, if not that of Kubernetes.
     pub version: Option<ArtifactVersion>,
+    /// If the file is an archive: the programs to take out of it, each with its path in there.
+    #[serde(default)]
+    #[schemars(extend("propertyNames" = { "format": "artifact" }))]
+    pub members: BTreeMap<ArtifactName, String>,
+}
+
+/// How files are downloaded.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Download {
+    /// How many files are downloaded at the same time, 1 to 16. Default: 3.
+    pub parallel: Option<Parallel>,
+    /// The proxy, `http://[USER:PASSWORD@]HOST[:PORT]`. Default: what the environment names.
+    pub proxy: Option<ProxyUrl>,
+    /// What is asked without the proxy: names (and all below them), addresses, networks.
+    pub no_proxy: Option<Vec<String>>,
+    /// A file of CA certificates (PEM) that mirrors may have too, besides those that the system trusts.
+    pub ca: Option<RootPath>,
+    /// A mirror that sends fewer bytes per second than this, over `stallAfter`, is given up. Default: 1k.
+    pub minimum_rate: Option<Rate>,
+    /// The time over which `minimumRate` is measured, and for which an answer is waited. Default: 30s.
+    pub stall_after: Option<Span>,
+    /// How long all downloads of one run may take together. Default: 20m.
+    pub deadline: Option<Span>,
 }
 
 /// Keys, certificates and who signs them.
@@ -123,6 +197,8 @@ pub(super) struct Pki {
     pub ca: RootPath,
     /// The directory of keys and certificates. Default: /etc/kubernetes/pki.
     pub dir: Option<RootPath>,
+    /// What kind of keys are made. Default: ecdsa-p256.
+    pub key: Option<KeyKind>,
     /// Who signs the node's certificates: exactly one signer.
     pub signer: Signer,
 }
@@ -133,11 +209,23 @@ pub(super) struct Pki {
 #[schemars(extend(
     "minProperties" = 1,
     "maxProperties" = 1,
-    "x-not-in-this-version" = ["kubernetes", "local"]
+    "x-not-in-this-version" = ["kubernetes"]
 ))]
 pub(super) struct Signer {
+    /// The CA's own key, on this machine.
+    pub local: Option<Local>,
     /// A cfssl server's authenticated API.
     pub cfssl: Option<Cfssl>,
+}
+
+/// The CA's own key, on this machine.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Local {
+    /// The file that holds the CA's private key (PEM).
+    pub key: RootPath,
+    /// Whether the key is destroyed here once the certificates stand. Default: false.
+    pub remove_after_use: Option<bool>,
 }
 
 /// A cfssl server's authenticated API.
@@ -155,7 +243,7 @@ pub(super) struct Cfssl {
     pub accept_admin_equivalent_key: bool,
 }
 
-/// Kernel modules and sysctls.
+/// Kernel modules, sysctls and swap.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Kernel {
@@ -164,6 +252,8 @@ pub(super) struct Kernel {
     #[serde(default)]
     #[schemars(extend("propertyNames" = { "format": "module" }))]
     pub modules: BTreeMap<String, bool>,
+    /// Whether swap stays in use: the kubelet is then told to accept it. Default: false.
+    pub swap: Option<bool>,
     /// Sysctls by name.
     #[serde(default)]
     #[schemars(extend(
@@ -194,6 +284,31 @@ pub(super) struct Limits {
     pub tasks_max: Option<Limit>,
     /// Whether the unit, when it runs, may be restarted so that new limits take effect. Default: true.
     pub restart: Option<bool>,
+    /// Whether the limits of its processes that already run are raised at once, so that it need not be restarted.
+    /// Default: false.
+    #[serde(rename = "inPlace")]
+    pub in_place: Option<bool>,
+}
+
+/// Limits that systemd gives to units that say nothing themselves (systemd-system.conf(5)).
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Manager {
+    /// Most tasks of a unit: one number or infinity.
+    #[serde(rename = "DefaultTasksMax")]
+    pub tasks_max: Option<Limit>,
+    /// Open files of a unit's processes.
+    #[serde(rename = "DefaultLimitNOFILE")]
+    pub no_file: Option<Limit>,
+}
+
+/// What the clock must be like.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Clock {
+    /// Whether bootstrap fails when nothing has synchronised the clock, instead of warning. Default: false.
+    #[serde(default)]
+    pub require_sync: bool,
 }
 
 /// The JSON Schema of the document.

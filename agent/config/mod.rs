@@ -11,12 +11,15 @@
 //! from the types in `document.rs`, the defaults stand in `defaults.rs`. Nothing here touches a file: [`load`] is a
 //! pure function of the sources' text.
 
+pub mod catalogue;
 mod check;
 mod defaults;
 mod document;
 mod errors;
 mod merge;
 mod places;
+mod proxy;
+mod quantities;
 mod resolve;
 pub mod settings;
 #[cfg(test)]

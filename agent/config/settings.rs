@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use serde::Serialize;
 
+use super::defaults;
 use super::values::{
-    ArtifactName, Cidr, HttpUrl, InterfaceName, Limit, ModuleName, NodeName, RootPath, Sha256, SysctlKey, UnitName,
-    Version,
+    ArtifactName, Cidr, HttpUrl, InterfaceName, Limit, ModuleName, NodeName, ProxyUrl, Rate, RootPath, Sha256,
+    SysctlKey, UnitName, Version,
 };
 
 /// Where a value came from.
@@ -72,14 +74,20 @@ pub struct Settings {
     pub node: NodeSettings,
     /// The cluster that it joins.
     pub cluster: ClusterSettings,
-    /// Modules and sysctls.
+    /// Modules, sysctls and swap.
     pub kernel: KernelSettings,
     /// What to fetch.
     pub install: InstallSettings,
+    /// How to fetch it.
+    pub download: DownloadSettings,
     /// Keys and certificates.
     pub certs: CertsSettings,
     /// Limits, by unit.
     pub limits: BTreeMap<UnitName, UnitLimits>,
+    /// What the clock must be like.
+    pub clock: ClockSettings,
+    /// Limits that systemd gives to units that say nothing.
+    pub manager: ManagerLimits,
     /// Where each value came from.
     pub origins: Origins,
     /// The defaults that were used, in key order.
@@ -112,6 +120,8 @@ pub struct NodeSettings {
     pub name: NameChoice,
     /// Its address.
     pub address: AddressChoice,
+    /// Whether the address also goes to `/etc/environment`, under the names that coreos-cloudinit used.
+    pub coreos_environment: bool,
 }
 
 /// How the node's name is found.
@@ -139,6 +149,8 @@ pub enum AddressChoice {
 pub struct ClusterSettings {
     /// Where the API server answers.
     pub api_server: HttpUrl,
+    /// Other machines of the cluster, by name: asked for a route where the API server is this machine itself.
+    pub peers: BTreeMap<NodeName, HttpUrl>,
     /// Addresses of pods.
     pub pod_cidr: Cidr,
     /// Addresses of services.
@@ -156,6 +168,8 @@ pub struct KernelSettings {
     pub modules: Vec<ModuleName>,
     /// Sysctls to set, now and at each boot.
     pub sysctls: BTreeMap<SysctlKey, String>,
+    /// Whether swap stays in use.
+    pub swap: bool,
 }
 
 /// What the install step fetches.
@@ -165,8 +179,14 @@ pub struct InstallSettings {
     pub version: Version,
     /// Release mirrors, in the order of preference.
     pub mirrors: Vec<HttpUrl>,
+    /// The lock file, where there is one.
+    pub lock: Option<LockSettings>,
     /// The programs, by name.
     pub artifacts: BTreeMap<ArtifactName, ArtifactSettings>,
+    /// The archives of container images, by name.
+    pub images: BTreeMap<ArtifactName, ImageSettings>,
+    /// Whether what is in place is read whole and hashed (`install --rehash`), rather than recognised by its receipt.
+    pub rehash: bool,
 }
 
 /// One program to fetch.
@@ -176,10 +196,114 @@ pub struct ArtifactSettings {
     pub version: String,
     /// Where it may be fetched, in the order of preference. `{arch}` stands for the machine's architecture.
     pub urls: Vec<HttpUrl>,
-    /// The digest that it must have.
-    pub sha256: Sha256,
+    /// Whether it is one of Kubernetes' own release, which not every architecture has.
+    pub of_kubernetes: bool,
+    /// What vouches for it.
+    pub vouch: Vouch,
+    /// What it is.
+    pub form: Form,
+    /// The directory where its programs are linked.
+    pub into: RootPath,
     /// The units that run it, and must be restarted when another version takes its place.
     pub run_by: Vec<UnitName>,
+}
+
+/// One archive of container images to fetch.
+#[derive(Debug, Clone)]
+pub struct ImageSettings {
+    /// Where it is fetched. `{arch}` stands for the machine's architecture.
+    pub url: HttpUrl,
+    /// Its digest.
+    pub sha256: Sha256,
+}
+
+/// What vouches for an artifact.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Vouch {
+    /// This digest.
+    Pinned(Sha256),
+    /// The lock file.
+    Lock,
+    /// The checksum that stands beside it on its server, over https only.
+    Published,
+}
+
+/// What an artifact is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Form {
+    /// One program.
+    Program,
+    /// An archive: the programs to take out of it, each with its path in there. `{arch}` is still to be filled in.
+    Archive(BTreeMap<ArtifactName, String>),
+    /// An archive of container images, which stays one.
+    Images,
+}
+
+/// The lock file, and what vouches for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LockSettings {
+    /// A file on the node: whoever wrote the configuration wrote this.
+    File(RootPath),
+    /// A file to fetch, with the digest that it must have.
+    Pinned {
+        /// Where it is fetched.
+        url: HttpUrl,
+        /// Its digest.
+        sha256: Sha256,
+    },
+    /// A file to fetch, with the key that must have signed it.
+    Signed {
+        /// Where it is fetched.
+        url: HttpUrl,
+        /// Where its signature is.
+        signature: HttpUrl,
+        /// The public key's file.
+        key: RootPath,
+    },
+}
+
+/// How files are downloaded.
+#[derive(Debug, Clone)]
+pub struct DownloadSettings {
+    /// How many at the same time.
+    pub parallel: usize,
+    /// Through which proxy.
+    pub proxy: Proxy,
+    /// Files of CA certificates that mirrors may have, besides those that the system trusts.
+    pub roots: Vec<RootPath>,
+    /// What a mirror must send, over [`Self::stall_after`].
+    pub minimum_rate: Rate,
+    /// The time over which the rate is measured, and for which an answer is waited.
+    pub stall_after: Duration,
+    /// How long all downloads of one run may take together.
+    pub deadline: Duration,
+}
+
+impl Default for DownloadSettings {
+    fn default() -> Self {
+        Self {
+            parallel: defaults::PARALLEL.get(),
+            proxy: Proxy::OfEnvironment,
+            roots: Vec::new(),
+            minimum_rate: defaults::MINIMUM_RATE,
+            stall_after: defaults::STALL_AFTER.duration(),
+            deadline: defaults::DOWNLOAD_DEADLINE.duration(),
+        }
+    }
+}
+
+/// The proxy of downloads.
+#[derive(Debug, Clone)]
+pub enum Proxy {
+    /// The one that the environment names (`HTTPS_PROXY` and the like), if it names one.
+    OfEnvironment,
+    /// This one.
+    Named {
+        /// The proxy.
+        url: ProxyUrl,
+        /// What is asked without it.
+        bypass: Vec<String>,
+    },
 }
 
 /// Keys, certificates and who signs them.
@@ -189,13 +313,47 @@ pub struct CertsSettings {
     pub dir: RootPath,
     /// The cluster's CA certificate.
     pub ca: RootPath,
+    /// What keys are made.
+    pub key: KeyKind,
     /// Who signs.
     pub signer: Signer,
+}
+
+/// What kind of key a certificate is for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
+pub enum KeyKind {
+    /// ECDSA on the curve P-256: made at once, small, and accepted by everything in a cluster.
+    #[default]
+    #[serde(rename = "ecdsa-p256")]
+    EcdsaP256,
+    /// RSA, 2048 bits.
+    #[serde(rename = "rsa-2048")]
+    Rsa2048,
+    /// RSA, 4096 bits.
+    #[serde(rename = "rsa-4096")]
+    Rsa4096,
+}
+
+impl fmt::Display for KeyKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::EcdsaP256 => "ecdsa-p256",
+            Self::Rsa2048 => "rsa-2048",
+            Self::Rsa4096 => "rsa-4096",
+        })
+    }
 }
 
 /// Who signs this node's certificates.
 #[derive(Debug, Clone)]
 pub enum Signer {
+    /// The CA's own key, on this machine.
+    Local {
+        /// The file that holds it.
+        key: RootPath,
+        /// Whether it goes once the certificates stand.
+        remove_after_use: bool,
+    },
     /// A cfssl server's authenticated `authsign`.
     Cfssl {
         /// Its base URL.
@@ -207,6 +365,13 @@ pub enum Signer {
     },
 }
 
+/// What the clock must be like before anything is judged by it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ClockSettings {
+    /// Whether a clock that nothing has synchronised is an error, not a warning.
+    pub require_sync: bool,
+}
+
 /// Limits of one unit. A limit that is not here is left as the unit has it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UnitLimits {
@@ -216,10 +381,21 @@ pub struct UnitLimits {
     pub tasks_max: Option<u64>,
     /// Whether a running unit may be restarted so that new resource limits take effect.
     pub restart: bool,
+    /// Whether its running processes' resource limits are raised at once instead.
+    pub in_place: bool,
+}
+
+/// Limits that systemd gives to units that say nothing themselves. One that is not here is left as systemd has it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ManagerLimits {
+    /// `DefaultTasksMax`; [`Limit::INFINITY`] for no limit.
+    pub tasks_max: Option<u64>,
+    /// `DefaultLimitNOFILE`.
+    pub no_file: Option<Limit>,
 }
 
 /// A resource limit's directive in a unit (systemd.exec(5)).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, serde::Deserialize)]
 pub enum Rlimit {
     /// Open files.
     NoFile,

@@ -24,7 +24,7 @@ fn the_sample_and_its_defaults() {
     assert_eq!(settings.cluster.dns.to_string(), "10.96.0.10");
     assert_eq!(settings.node.name, NameChoice::Hostname);
     assert_eq!(settings.node.address, AddressChoice::Automatic);
-    let Signer::Cfssl { url, profile, .. } = &settings.certs.signer;
+    let Signer::Cfssl { url, profile, .. } = &settings.certs.signer else { panic!("{:?}", settings.certs.signer) };
     assert_eq!((url.as_str(), profile.as_str()), ("https://10.10.30.1:8888", "client"));
     let shown: Vec<String> = settings.defaults.iter().map(|d| format!("{} = {}", d.key, d.value)).collect();
     insta::assert_snapshot!(shown.join("\n"), @r#"
@@ -32,8 +32,13 @@ fn the_sample_and_its_defaults() {
     cluster.domain = cluster.local
     cluster.podCIDR = 10.244.0.0/16
     cluster.serviceCIDR = 10.96.0.0/12
+    download.deadline = 20m
+    download.minimumRate = 1k
+    download.parallel = 3
+    download.stallAfter = 30s
     kernel.modules.br_netfilter = true
     kernel.modules.overlay = true
+    kernel.swap = false
     kernel.sysctls.net.bridge.bridge-nf-call-ip6tables = 1
     kernel.sysctls.net.bridge.bridge-nf-call-iptables = 1
     kernel.sysctls.net.ipv4.ip_forward = 1
@@ -51,6 +56,7 @@ fn the_sample_and_its_defaults() {
     node.interface = the one that the kernel uses towards the API server
     node.name = the hostname in lower case
     pki.dir = /etc/kubernetes/pki
+    pki.key = ecdsa-p256
     pki.signer.cfssl.profile = client
     "#);
 }
@@ -101,7 +107,6 @@ limits:
     node.yaml:14:23: kubernetes.artifacts.kubelet.sha256: "abc" is not a SHA-256: it has 3 characters, not 64
     node.yaml:14:33: kubernetes.artifacts.kubelet.url: "ftp://x" is not an http(s) URL: it does not start with https:// or http://
     node.yaml:15:5: kubernetes.artifacts.Kube_Proxy: "Kube_Proxy" is not an artifact's name: it must be a file name of lower-case letters, digits, '-', '.' and '_'
-    node.yaml:15:5: kubernetes.artifacts.Kube_Proxy.sha256: is missing, and required: The SHA-256 of the file, 64 hexadecimal digits
     node.yaml:17:7: pki.ca: "pki/ca.pem" is not an absolute path: it does not start with /
     node.yaml:19:5: pki.signer.cfssl.authKeyFile: is missing, and required: The file that holds the authentication key in hexadecimal digits
     node.yaml:21:33: pki.signer.cfssl.acceptAdminEquivalentKey: wants true or false, has the text "yes": write true, without quotes
@@ -112,7 +117,7 @@ limits:
     node.yaml:27:49: limits.etcd.service.TasksMax: "lots" is not a limit: a number, soft:hard, or infinity: "lots" is no number
     node.d/10.yaml:2:3: cluster.podCidr: unknown key; did you mean podCIDR?
     node.d/10.yaml:3:7: role: etcd is not supported by this version; it knows: worker
-    23 errors in the configuration
+    22 errors in the configuration
     "#);
 }
 
@@ -134,13 +139,35 @@ fn what_does_not_go_together_is_refused_where_it_stands() {
         ),
         (
             "kubernetes: {artifacts: {kubelet: null}}",
-            "node.yaml:9:3: kubernetes.artifacts.kubelet: has no digest, and nothing unverified is installed: give \
-             sha256 from https://dl.k8s.io/release/v1.34.2/bin/linux/ARCH/kubelet.sha256",
+            "node.yaml:9:3: kubernetes.artifacts.kubelet: has no digest, and nothing vouches for what \
+             http://10.10.30.1/release/v1.34.2/bin/linux/{arch}/kubelet gives over plain http: give kubernetes.lock",
         ),
         ("kubernetes: {mirrors: []}", "kubernetes.artifacts.kubectl.url: is missing, and kubernetes.mirrors is empty"),
         (
             "kubernetes: {artifacts: {kubectl: {url: 'https://x/{os}/{arch}'}}}",
             "10.yaml:1:36: kubernetes.artifacts.kubectl.url: https://x/{os}/{arch}: only {arch} and {version}",
+        ),
+        (
+            "kubernetes: {lock: {key: /k}}",
+            "10.yaml:1:14: kubernetes.lock: wants either file, or url with sha256, or url with key",
+        ),
+        ("kubernetes: {lock: {file: /l, url: 'https://x/l'}}", "10.yaml:1:14: kubernetes.lock: wants either file"),
+        ("kubernetes: {lock: {url: 'http://x/l'}}", "10.yaml:1:14: kubernetes.lock: wants either file"),
+        (
+            "kubernetes: {lock: {file: /l, signature: 'http://x/l.sig'}}",
+            "kubernetes.lock.signature: there is no key that could have made it",
+        ),
+        (
+            "kubernetes: {artifacts: {crictl: {url: 'https://x/crictl'}}}",
+            "kubernetes.artifacts.crictl.version: is missing: it does not follow from the release of Kubernetes",
+        ),
+        (
+            "kubernetes: {artifacts: {x: {url: 'https://x/x', version: v1, members: {x: ../x}}}}",
+            "kubernetes.artifacts.x.members.x: ../x: wants a plain path such as bin/x",
+        ),
+        (
+            "kubernetes: {artifacts: {x: {url: 'https://x/x', version: v1, members: {kubelet: x}}}}",
+            "kubernetes.artifacts.x: kubelet would be linked twice: kubelet has a program of that name, too",
         ),
         (
             "pki: {signer: {cfssl: {url: http://10.0.0.1}}}",
@@ -161,6 +188,9 @@ fn a_foreign_artifact_needs_its_own_place_and_version() {
     let digest = "c".repeat(64);
     let bare = format!("kubernetes: {{artifacts: {{runc: {{sha256: {digest}}}}}}}");
     let errors = load_with(&bare).expect_err("no place").to_string();
+    let errors_without = load_with("kubernetes: {artifacts: {runc: {version: v1, url: 'https://x/runc'}}}");
+    let errors_without = errors_without.expect_err("no digest").to_string();
+    assert!(errors_without.contains("runc.sha256: is missing"), "{errors_without}");
     for key in ["runc.url", "runc.version"] {
         assert!(errors.contains(&format!("{key}: is missing")), "{errors}");
     }
@@ -173,6 +203,47 @@ fn a_foreign_artifact_needs_its_own_place_and_version() {
     assert_eq!(runc.urls[0].as_str(), "https://x/v1.3.0/runc.{arch}");
     let kubelet = &settings.install.artifacts[&"kubelet".parse().expect("a name")];
     assert_eq!(kubelet.urls[0].as_str(), "http://10.10.30.1/release/v1.34.2/bin/linux/{arch}/kubelet");
+}
+
+#[test]
+fn the_strongest_that_vouches_counts() {
+    let digests = "kubernetes:\n  artifacts: {kubelet: null, kube-proxy: null, kubectl: null}\n";
+    let vouch = |more: &str| {
+        let settings = settings_with(&format!("{digests}{more}"));
+        settings.install.artifacts.values().map(|artifact| artifact.vouch.clone()).collect::<Vec<_>>()
+    };
+    let pinned = settings::Vouch::Pinned(values::Sha256::of(b"x"));
+    let sha256 = values::Sha256::of(b"x");
+    let https = "  mirrors: [https://x/release]\n";
+    assert_eq!(vouch(https), [settings::Vouch::Published, settings::Vouch::Published, settings::Vouch::Published]);
+    // With a lock file any mirror will do.
+    assert_eq!(vouch("  lock: {file: /l}\n"), [settings::Vouch::Lock, settings::Vouch::Lock, settings::Vouch::Lock]);
+    let one = format!("kubernetes: {{lock: {{file: /l}}, artifacts: {{kubelet: {{sha256: {sha256}}}}}}}");
+    assert_eq!(settings_with(&one).install.artifacts[&"kubelet".parse().expect("a name")].vouch, pinned);
+    let locks = [
+        ("{url: 'http://x/l', sha256: SUM}", "Pinned { url: HttpUrl(\"http://x/l\"), sha256: "),
+        (
+            "{url: 'http://x/l', key: /k}",
+            "Signed { url: HttpUrl(\"http://x/l\"), signature: HttpUrl(\"http://x/l.sig\"), ",
+        ),
+    ];
+    for (lock, wanted) in locks {
+        let settings = settings_with(&format!("kubernetes: {{lock: {}}}", lock.replace("SUM", sha256.as_str())));
+        let shown = format!("{:?}", settings.install.lock.expect("a lock"));
+        assert!(shown.starts_with(wanted), "{lock}: {shown}");
+    }
+}
+
+#[test]
+fn known_releases_need_a_version_and_no_more() {
+    let settings = settings_with("kubernetes: {lock: {file: /l}, artifacts: {etcd: {version: v3.6.1}}}");
+    let etcd = &settings.install.artifacts[&"etcd".parse().expect("a name")];
+    let urls: Vec<&str> = etcd.urls.iter().map(values::HttpUrl::as_str).collect();
+    let file = "etcd-v3.6.1-linux-{arch}.tar.gz";
+    let upstream = format!("https://github.com/etcd-io/etcd/releases/download/v3.6.1/{file}");
+    assert_eq!(urls, [format!("http://10.10.30.1/release/etcd/v3.6.1/{file}"), upstream]);
+    let settings::Form::Archive(members) = &etcd.form else { panic!("{etcd:?}") };
+    assert_eq!(members[&"etcdctl".parse().expect("a name")], "etcd-v3.6.1-linux-{arch}/etcdctl");
 }
 
 #[test]

@@ -11,6 +11,9 @@ use std::str::FromStr;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
+pub use super::proxy::ProxyUrl;
+pub use super::quantities::{Parallel, Rate, Span};
+
 /// A value was refused: what was wanted, and why this is not it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{value:?} is not {wanted}: {why}")]
@@ -20,7 +23,14 @@ pub struct BadValue {
     why: String,
 }
 
-fn refuse(value: &str, wanted: &'static str, why: impl Into<String>) -> BadValue {
+impl BadValue {
+    /// Why it was refused, without the value.
+    pub fn why(&self) -> &str {
+        &self.why
+    }
+}
+
+pub(super) fn refuse(value: &str, wanted: &'static str, why: impl Into<String>) -> BadValue {
     BadValue { value: value.to_owned(), wanted, why: why.into() }
 }
 
@@ -101,6 +111,10 @@ checked_string! {
 checked_string! {
     /// A SHA-256 in 64 lower-case hexadecimal digits.
     Sha256, "sha256", sha256
+}
+checked_string! {
+    /// A SHA-512 in 128 lower-case hexadecimal digits.
+    Sha512, "sha512", sha512
 }
 checked_string! {
     /// A Kubernetes release: `v` and a semantic version, such as `v1.34.2`.
@@ -208,18 +222,34 @@ impl Sha256 {
 
     /// The digest whose 32 bytes are `raw`.
     pub fn from_raw(raw: &[u8; 32]) -> Self {
-        use fmt::Write as _;
-        let mut text = String::with_capacity(64);
-        for byte in raw {
-            let _ = write!(text, "{byte:02x}");
-        }
-        Self(text)
+        Self(hex(raw))
     }
 
     /// Enough of it to tell two apart on a screen.
     pub fn short(&self) -> &str {
         &self.0[..12]
     }
+}
+
+impl Sha512 {
+    /// The digest whose 64 bytes are `raw`.
+    pub fn from_raw(raw: &[u8; 64]) -> Self {
+        Self(hex(raw))
+    }
+
+    /// Enough of it to tell two apart on a screen.
+    pub fn short(&self) -> &str {
+        &self.0[..12]
+    }
+}
+
+fn hex(raw: &[u8]) -> String {
+    use fmt::Write as _;
+    let mut text = String::with_capacity(2 * raw.len());
+    for byte in raw {
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
 }
 
 impl HttpUrl {
@@ -339,12 +369,19 @@ fn module_name(text: &str) -> Result<String, BadValue> {
 }
 
 fn sha256(text: &str) -> Result<String, BadValue> {
-    const WANTED: &str = "a SHA-256";
-    if text.len() != 64 {
-        return Err(refuse(text, WANTED, format!("it has {} characters, not 64", text.len())));
+    hex_digits(text, "a SHA-256", 64)
+}
+
+fn sha512(text: &str) -> Result<String, BadValue> {
+    hex_digits(text, "a SHA-512", 128)
+}
+
+fn hex_digits(text: &str, wanted: &'static str, count: usize) -> Result<String, BadValue> {
+    if text.len() != count {
+        return Err(refuse(text, wanted, format!("it has {} characters, not {count}", text.len())));
     }
     if !text.bytes().all(|b| b.is_ascii_hexdigit()) {
-        return Err(refuse(text, WANTED, "it holds something other than hexadecimal digits"));
+        return Err(refuse(text, wanted, "it holds something other than hexadecimal digits"));
     }
     Ok(text.to_ascii_lowercase())
 }
@@ -553,6 +590,7 @@ pub fn check_format(format: &str, text: &str) -> Result<(), BadValue> {
         "sysctl" => check::<SysctlKey>(text),
         "module" => check::<ModuleName>(text),
         "sha256" => check::<Sha256>(text),
+        "sha512" => check::<Sha512>(text),
         "version" => check::<Version>(text),
         "artifact" => check::<ArtifactName>(text),
         "http-url" => check::<HttpUrl>(text),
@@ -560,6 +598,10 @@ pub fn check_format(format: &str, text: &str) -> Result<(), BadValue> {
         "artifact-version" => check::<ArtifactVersion>(text),
         "dns-domain" => check::<DnsDomain>(text),
         "limit" => check::<Limit>(text),
+        "span" => check::<Span>(text),
+        "rate" => check::<Rate>(text),
+        "parallel" => check::<Parallel>(text),
+        "proxy-url" => check::<ProxyUrl>(text),
         // The name that schemars gives to an IP address.
         "ip" => text.parse::<IpAddr>().map(drop).map_err(|_| refuse(text, "an IP address", "it does not parse as one")),
         _ => Ok(()),
@@ -657,6 +699,7 @@ mod tests {
             ("sysctl", &["net.ipv4.ip_forward"], &["x", "a..b", "../etc"]),
             ("module", &["br_netfilter", "ip-vs"], &["", "a/b", "a.ko"]),
             ("sha256", &[&"aB".repeat(32)], &["", "ab", &"zz".repeat(32)]),
+            ("sha512", &[&"aB".repeat(64)], &["", &"aB".repeat(32), &"zz".repeat(64)]),
             ("version", &["v1.34.2", "v1.35.0-rc.1"], &["1.34.2", "v1.34", "v01.2.3", "v1.2.3-"]),
             ("artifact", &["kube-proxy"], &["", "../x", "A", ".x"]),
             (
@@ -676,6 +719,10 @@ mod tests {
                 ],
             ),
             ("artifact-version", &["v1.34.2", "2.1.4"], &["", "../x", ".x", "a/b"]),
+            ("span", &["45s", "10m", "24h"], &["", "s", "0s", "10", "25h", "-1s", "1d", "99999999999999999999h"]),
+            ("rate", &["500", "64k", "2M"], &["", "0", "k", "1G", "+5", "99999999999999999999M"]),
+            ("parallel", &["1", "16"], &["", "0", "17", "x"]),
+            ("proxy-url", &["http://p:3128", "https://u:p@p"], &["", "p", "http://u@p", "socks5://p"]),
             ("dns-domain", &["cluster.local", "k8s"], &["", "a..b", "Cluster.local", "-a"]),
             ("ip", &["10.96.0.10", "fd00::a"], &["", "10.96.0", "10.96.0.10/12"]),
             ("cidr", &["10.0.0.0/8", "fd00::/64", "0.0.0.0/0"], &["10.0.0.0", "10.0.0.0/33", "x/8"]),

@@ -33,7 +33,7 @@ pub struct Outcome {
     pub failed: Vec<(Id, Fault)>,
     /// Not tried: each with the failed resource that it needs, or the step that failed before.
     pub not_tried: Vec<(Id, String)>,
-    /// Set, but not in force.
+    /// Done, but something else stands against it.
     pub unproven: Vec<(Id, CannotTell)>,
     /// Restarts that the configuration does not allow, and that are still owed.
     pub owed: Vec<String>,
@@ -200,8 +200,7 @@ impl<'p, 'h> Stage<'p, 'h> {
     async fn obtain(&mut self, hand: &mut Hand<'_>, peers: &Peers, outcome: &mut Outcome) {
         let ready = self.ready();
         let wants = |at: &usize| self.items[*at].planned.what.reads();
-        let of_units = |thing: &Thing| matches!(thing, Thing::Unit(_) | Thing::Limits(_));
-        let (live, _): (Vec<usize>, Vec<usize>) = ready.iter().partition(|at| wants(at).iter().any(of_units));
+        let (live, _): (Vec<usize>, Vec<usize>) = ready.iter().partition(|at| wants(at).iter().any(Thing::is_of_units));
         if !live.is_empty() {
             // A unit is seen as it would be started: with its files read again.
             if let Err(fault) = hand.reload_if_owed().await {

@@ -8,7 +8,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::config::values::{ModuleName, RootPath, Sha256, SysctlKey, UnitName};
+use crate::config::settings::Rlimit;
+use crate::config::values::{Limit, ModuleName, RootPath, Sha256, SysctlKey, UnitName};
 
 /// One primitive write.
 #[derive(Debug, Clone)]
@@ -21,6 +22,11 @@ pub enum Change {
         body: Body,
         /// Its mode and owner.
         meta: Meta,
+    },
+    /// Keep a copy of somebody else's file beside it ([`super::file::aside`]), before it is replaced.
+    KeepAside {
+        /// The file.
+        path: RootPath,
     },
     /// Put a symbolic link in place, atomically.
     Link {
@@ -48,7 +54,7 @@ pub enum Change {
         /// Where.
         path: RootPath,
     },
-    /// Remove a secret. There is no undo.
+    /// Remove for good: a secret, or what can be fetched again. Its bytes are not kept, and there is no undo.
     Destroy {
         /// Where.
         path: RootPath,
@@ -73,6 +79,13 @@ pub enum Change {
         name: PropertyName,
         /// Its value; [`u64::MAX`] is systemd's "infinity".
         value: u64,
+    },
+    /// Set resource limits of a unit's processes that already run (`prlimit`).
+    Rlimits {
+        /// Whose processes.
+        unit: UnitName,
+        /// What each gets.
+        processes: Vec<ProcessLimit>,
     },
     /// Queue a job for a unit and wait for its result.
     Job {
@@ -105,8 +118,12 @@ pub enum Body {
     },
     /// A receipt for placed files, completed at commit with the numbers that they then have.
     Receipt {
-        /// What vouched for them, in a word: `pinned`.
+        /// What vouched for them, in a word: `pinned`, `lock`, `published`.
         trust: String,
+        /// The digest of the archive that they were taken out of.
+        archive: Option<Sha256>,
+        /// The names of the container images that are in it.
+        images: Vec<String>,
         /// Each file, and the digest that was verified.
         files: Vec<(RootPath, Sha256)>,
     },
@@ -169,6 +186,19 @@ impl PropertyName {
             Self::TasksMax => "TasksMax",
         }
     }
+}
+
+/// One resource limit of one process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessLimit {
+    /// Its number.
+    pub pid: u32,
+    /// When it started, in clock ticks since the boot: another process may get its number.
+    pub started: u64,
+    /// Which limit.
+    pub rlimit: Rlimit,
+    /// Soft and hard.
+    pub limit: Limit,
 }
 
 /// What a unit job does.

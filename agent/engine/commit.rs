@@ -1,10 +1,12 @@
 //! The one place that writes to the machine: records what was there, then makes the Change.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::block;
-use super::change::{Body, Change, Debt, Meta, SCRATCH, Verb};
+use super::change::{Body, Change, Debt, Meta, ProcessLimit, SCRATCH, Verb};
 use super::fault::{Explain, Fault};
+use super::file::aside;
 use super::history;
 use super::id::Id;
 use super::ledger::{Before, Ledger, LedgerError, Logged, Made, Record};
@@ -136,7 +138,7 @@ impl<'h> Hand<'h> {
         self.note(Record::Resume)
     }
 
-    /// Records that the run came to its end. After a good one, what is left in the scratch directory is nobody's.
+    /// Records that the run came to its end.
     ///
     /// A run that changed nothing says nothing, unless it found complete what an earlier one had left incomplete.
     pub fn end(&mut self, done: bool) -> Result<(), LedgerError> {
@@ -147,18 +149,22 @@ impl<'h> Hand<'h> {
         if self.run.is_some() {
             self.ledger.append(Record::End { done })?;
         }
-        if done {
-            // Best effort: it is in nobody's way, and the next good run tries again.
-            let _ = self.clear_scratch();
-        }
         Ok(())
     }
 
+    /// Removes from the scratch directory what nobody will go on from.
+    pub fn clear_scratch(&self, keep: &BTreeSet<RootPath>) {
+        // Best effort: it is in nobody's way, and the next run tries again.
+        let _ = self.try_to_clear_scratch(keep);
+    }
+
     /// Only the agent's own fetch, by cloud-config, may be at work there besides the holder of the lock.
-    fn clear_scratch(&self) -> Result<(), FileError> {
+    fn try_to_clear_scratch(&self, keep: &BTreeSet<RootPath>) -> Result<(), FileError> {
         let dir = RootPath::literal(SCRATCH);
-        for name in self.host.root.list(&dir)?.iter().filter(|name| *name != "nodeagent") {
-            self.host.root.remove(&dir.join(name))?;
+        for path in self.host.root.list(&dir)?.iter().filter(|name| *name != "nodeagent").map(|name| dir.join(name)) {
+            if !keep.contains(&path) {
+                self.host.root.remove(&path)?;
+            }
         }
         Ok(())
     }
@@ -243,6 +249,7 @@ impl<'h> Hand<'h> {
         let root = &host.root;
         match change {
             Change::Put { path, body, meta } => self.put(by, &path, body, meta)?,
+            Change::KeepAside { path } => self.keep_aside(by, &path)?,
             Change::Link { path, to } => {
                 let before = self.entry_before(&path, true)?;
                 self.record(by, Logged::Link { path: path.clone(), to: to.clone() }, before)?;
@@ -294,6 +301,17 @@ impl<'h> Hand<'h> {
                 self.record(by, Logged::Property { unit: unit.clone(), name, value }, before)?;
                 systemd.set_property(&unit, name, value).await?;
             }
+            Change::Rlimits { unit, processes } => {
+                let old = |wanted: &ProcessLimit| {
+                    let limit = kernel::process(wanted.pid).ok()??.limit(wanted.started, wanted.rlimit)?;
+                    Some(ProcessLimit { limit, ..wanted.clone() })
+                };
+                let before = Before::Limits(processes.iter().filter_map(old).collect());
+                self.record(by, Logged::Rlimits { unit, processes: processes.clone() }, before)?;
+                for process in &processes {
+                    kernel::set_limit(process)?;
+                }
+            }
             // A job alone (undo makes them so) is a queue of one.
             Change::Job { unit, verb } => {
                 self.run_jobs(&[(by, unit, verb)]).await?.into_iter().collect::<Result<Vec<()>, _>>()?;
@@ -331,8 +349,8 @@ impl<'h> Hand<'h> {
                 self.record(by, logged(sha256), before)?;
                 self.host.root.place(&from, path, meta)?;
             }
-            Body::Receipt { trust, files } => {
-                let receipt = self.receipt(trust, &files)?;
+            Body::Receipt { trust, archive, images, files } => {
+                let receipt = Receipt { archive, images, ..self.receipt(trust, &files)? };
                 let mut bytes = serde_json::to_vec_pretty(&receipt).map_err(CannotEncode)?;
                 bytes.push(b'\n');
                 self.record(by, logged(Sha256::of(&bytes)), before)?;
@@ -342,8 +360,21 @@ impl<'h> Hand<'h> {
         Ok(())
     }
 
+    /// Copies a file as it is now, and says so: whoever wrote it will look for it.
+    fn keep_aside(&mut self, by: By<'_>, path: &RootPath) -> Result<(), Fault> {
+        let Entry::File { meta, bytes: Some(bytes), .. } = self.host.root.entry(path, true)? else { return Ok(()) };
+        let to = aside(path, &Sha256::of(&bytes));
+        // A run that was killed before it replaced the file has kept it already.
+        if self.host.root.entry(&to, false)? == Entry::Absent {
+            self.put(by, &to, Body::Bytes(bytes), meta)?;
+        }
+        self.tell.tell(&Event::KeptAside { path: &self.host.root.display(path), to: &self.host.root.display(&to) });
+        Ok(())
+    }
+
     fn receipt(&self, trust: String, files: &[(RootPath, Sha256)]) -> Result<Receipt, Fault> {
-        let mut receipt = Receipt { trust, files: std::collections::BTreeMap::new() };
+        let mut receipt =
+            Receipt { trust, archive: None, images: Vec::new(), files: std::collections::BTreeMap::new() };
         for (path, sha256) in files {
             let Entry::File { stamp, .. } = self.host.root.entry(path, false)? else {
                 return Err(CommitError::NothingToReceipt { path: self.host.root.display(path) }.into());

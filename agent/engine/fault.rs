@@ -52,6 +52,11 @@ pub struct Fault {
 }
 
 impl Fault {
+    /// The same in another class.
+    pub fn of(self, class: Class) -> Self {
+        Self { class, ..self }
+    }
+
     /// Puts what was being done in front of the cause.
     pub fn context(self, doing: impl fmt::Display + Send + Sync + 'static) -> Self {
         Self { cause: self.cause.context(doing), ..self }

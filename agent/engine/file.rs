@@ -2,6 +2,7 @@
 
 use super::change::{Body, Change, Meta};
 use super::resource::{CannotTell, Delta, Diff, Resource, Seen, Thing};
+use super::unitfile::{self, UnitFile};
 use crate::config::values::{RootPath, Sha256};
 use crate::host::seen::Entry;
 
@@ -13,13 +14,59 @@ pub struct ManagedFile {
     pub content: String,
     /// Its mode and owner.
     pub meta: Meta,
+    /// What kind of file it is.
+    pub kind: Kind,
+}
+
+/// What kind of file a [`ManagedFile`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Only nodeagent writes it.
+    Plain,
+    /// A unit file or drop-in. Its differences are shown by section and key, and since people are used to edit such
+    /// files, bytes that are not our own are kept beside it before they are replaced.
+    Unit,
 }
 
 impl ManagedFile {
     /// A file that everyone may read.
     pub fn new(path: RootPath, content: String) -> Box<Self> {
-        Box::new(Self { path, content, meta: Meta::FILE })
+        Box::new(Self { path, content, meta: Meta::FILE, kind: Kind::Plain })
     }
+
+    /// A unit file or drop-in.
+    pub fn unit(path: RootPath, content: &UnitFile) -> Self {
+        Self { path, content: content.to_string(), meta: Meta::FILE, kind: Kind::Unit }
+    }
+
+    /// What differs between what is there and what is wanted.
+    fn differences(&self, now: &[u8]) -> Vec<Delta> {
+        let now = String::from_utf8_lossy(now);
+        match self.kind {
+            Kind::Plain => line_deltas(&now, &self.content),
+            Kind::Unit => unitfile::differences(&UnitFile::parse(&now), &UnitFile::parse(&self.content)),
+        }
+    }
+
+    /// Whether bytes that are there are somebody else's work. Where the ledger cannot say who wrote them, they are.
+    fn is_foreign(&self, bytes: &[u8], seen: &Seen) -> bool {
+        let digest = Sha256::of(bytes);
+        self.kind == Kind::Unit
+            && !seen.written(&self.path).is_ok_and(|written| written.contains(&digest))
+            && bytes != self.content.as_bytes()
+    }
+}
+
+/// Somebody masked the unit: a decision of theirs, which is not to be undone by replacing the link.
+fn masked(path: &RootPath) -> CannotTell {
+    let advice = format!("somebody wants it never to start: systemctl unmask {}, if that is over", path.name());
+    CannotTell { advice: Some(advice), ..CannotTell::new(path, "the unit is masked") }
+}
+
+/// Where the bytes of a file are kept that somebody else wrote. systemd reads neither a unit nor a drop-in of such a name
+/// (systemd.unit(5): a unit's name ends in its type, a drop-in's in `.conf`).
+pub fn aside(path: &RootPath, sha256: &Sha256) -> RootPath {
+    path.parent().join(&format!("{}.kept-{}", path.name(), sha256.short()))
 }
 
 impl Resource for ManagedFile {
@@ -28,17 +75,22 @@ impl Resource for ManagedFile {
     }
 
     fn reads(&self) -> Vec<Thing> {
-        vec![Thing::File(self.path.clone())]
+        let file = Thing::File(self.path.clone());
+        match self.kind {
+            Kind::Plain => vec![file],
+            Kind::Unit => vec![file, Thing::Written(self.path.clone())],
+        }
     }
 
     fn makes(&self) -> Vec<Thing> {
-        self.reads()
+        vec![Thing::File(self.path.clone())]
     }
 
     fn diff(&self, seen: &Seen) -> Result<Diff, CannotTell> {
         let entry = seen.entry(&self.path)?;
         let want = format!("{} bytes", self.content.len());
         let mut shown = Vec::new();
+        let mut known = vec![Change::Dir { path: self.path.parent(), meta: Meta::PROGRAM }];
         match entry {
             Entry::File { meta, bytes, .. } => {
                 let bytes = bytes.as_deref().unwrap_or_default();
@@ -46,7 +98,16 @@ impl Resource for ManagedFile {
                     let digest = |bytes: &[u8]| format!("sha256 {}", Sha256::of(bytes).short());
                     shown.push(Delta::new("content", digest(bytes), digest(self.content.as_bytes())));
                 } else if bytes != self.content.as_bytes() {
-                    shown.extend(line_deltas(&String::from_utf8_lossy(bytes), &self.content));
+                    shown.extend(self.differences(bytes));
+                }
+                if self.is_foreign(bytes, seen) {
+                    let to = aside(&self.path, &Sha256::of(bytes));
+                    shown.push(Delta::new(
+                        "not written by nodeagent",
+                        self.path.name(),
+                        format!("kept as {}", to.name()),
+                    ));
+                    known.push(Change::KeepAside { path: self.path.clone() });
                 }
                 if *meta != self.meta {
                     let text = |m: &Meta| format!("{:04o} {}:{}", m.mode, m.uid, m.gid);
@@ -54,6 +115,7 @@ impl Resource for ManagedFile {
                 }
             }
             Entry::Absent => shown.push(Delta::new("file", "", want)),
+            Entry::Link(to) if to == "/dev/null" && self.kind == Kind::Unit => return Err(masked(&self.path)),
             Entry::Link(to) => shown.push(Delta::new("file", format!("link to {to}"), want)),
             Entry::Dir(_) => return Err(CannotTell::new(&self.path, "a directory is where the file should be")),
             Entry::Other(what) => {
@@ -63,12 +125,9 @@ impl Resource for ManagedFile {
         if shown.is_empty() {
             return Ok(Diff::Same);
         }
-        let put = Change::Put {
-            path: self.path.clone(),
-            body: Body::Bytes(self.content.clone().into_bytes()),
-            meta: self.meta,
-        };
-        Ok(Diff::Differs { shown, known: vec![Change::Dir { path: self.path.parent(), meta: Meta::PROGRAM }, put] })
+        let body = Body::Bytes(self.content.clone().into_bytes());
+        known.push(Change::Put { path: self.path.clone(), body, meta: self.meta });
+        Ok(Diff::Differs { shown, known })
     }
 }
 

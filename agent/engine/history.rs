@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::change::{Debt, Verb};
 use super::ledger::{Before, Logged, Made, Record};
-use crate::config::values::Sha256;
+use crate::config::values::{RootPath, Sha256};
 
 /// The command that lifts a hold when it changes something.
 pub const BOOTSTRAP: &str = "bootstrap";
@@ -68,6 +68,15 @@ pub fn standing(records: &[Record]) -> Vec<&Made> {
     changes(records).rev().filter(|made| !undone.contains_key(&made.seq) && !undoing.contains(&made.run)).collect()
 }
 
+/// The digests of all that was put at a path by Changes that stand. Not only of the last: a kill may have left an earlier.
+pub fn written(records: &[Record], path: &RootPath) -> Vec<Sha256> {
+    let put = standing(records).into_iter().filter_map(|made| match &made.change {
+        Logged::Put { path: at, sha256, .. } if at == path => Some(sha256.clone()),
+        _ => None,
+    });
+    put.collect()
+}
+
 /// The Changes that were undone but whose work stays and is still ours, last first.
 pub fn leftovers(records: &[Record]) -> Vec<&Made> {
     let undone = undone(records);
@@ -98,8 +107,20 @@ pub fn is_point(records: &[Record], point: u64) -> bool {
             _ => {}
         }
     }
-    let gone = changes(records).any(|made| made.run <= point && undone_since.contains(&made.seq));
+    // What was removed for good since, an old version of a program say, is not there to go back to.
+    let destroyed: BTreeSet<&RootPath> = standing(records).into_iter().filter_map(destroyed_by(point)).collect();
+    let gone = changes(records).any(|made| {
+        let pruned = matches!(&made.change, Logged::Put { path, .. } if destroyed.contains(path));
+        made.run <= point && (pruned || undone_since.contains(&made.seq))
+    });
     runs(records).iter().any(|run| run.number == point) && !gone
+}
+
+fn destroyed_by<'r>(point: u64) -> impl Fn(&'r Made) -> Option<&'r RootPath> {
+    move |made| match &made.change {
+        Logged::Destroy { path } if made.run > point => Some(path),
+        _ => None,
+    }
 }
 
 /// Where the undoing begins that did not come to its end and after which nothing else was done: the index of its run,
@@ -258,6 +279,7 @@ fn follows(change: &Logged, before: &Before) -> bool {
         (Logged::Block { lines, .. }, Before::Lines(then)) => then.as_ref() == Some(lines),
         (Logged::Sysctl { value, .. }, Before::Value(then)) => value == then,
         (Logged::Property { value, .. }, Before::Number(then)) => value == then,
+        (Logged::Rlimits { processes, .. }, Before::Limits(then)) => processes == then,
         // Starting twice is starting once; a directory that was made again is the same directory.
         (Logged::Job { .. } | Logged::Dir { .. } | Logged::Module { .. }, _)
         | (Logged::Remove { .. } | Logged::Destroy { .. }, Before::Absent) => true,
@@ -277,6 +299,7 @@ pub fn target(change: &Logged) -> String {
         Logged::Sysctl { key, .. } => format!("sysctl {key}"),
         Logged::Module { name } => format!("module {name}"),
         Logged::Property { unit, name, .. } => format!("property {unit} {}", name.as_str()),
+        Logged::Rlimits { unit, .. } => format!("limits of {unit}"),
         Logged::Job { unit, .. } => format!("job {unit}"),
     }
 }
@@ -286,7 +309,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::config::values::{RootPath, UnitName};
+    use crate::config::values::UnitName;
     use crate::engine::change::Meta;
     use crate::engine::id::{Id, Step};
 

@@ -13,7 +13,7 @@ use std::io::{Read as _, Write as _};
 
 use serde::{Deserialize, Serialize};
 
-use super::change::{Debt, Meta, PropertyName, Verb};
+use super::change::{Debt, Meta, ProcessLimit, PropertyName, Verb};
 use super::fault::Explain;
 use super::history;
 use super::id::Id;
@@ -211,6 +211,13 @@ pub enum Logged {
         /// To what.
         value: u64,
     },
+    /// Resource limits of running processes were set.
+    Rlimits {
+        /// Whose processes.
+        unit: UnitName,
+        /// To what.
+        processes: Vec<ProcessLimit>,
+    },
     /// A job was queued.
     Job {
         /// Whose.
@@ -254,6 +261,8 @@ pub enum Before {
     Value(String),
     /// A property's value.
     Number(u64),
+    /// Resource limits of processes.
+    Limits(Vec<ProcessLimit>),
     /// A unit's state.
     Unit {
         /// `ActiveState`.

@@ -23,5 +23,7 @@ pub mod plan;
 pub mod receipt;
 pub mod resource;
 pub mod rollback;
+pub mod seal;
 pub mod settle;
 pub mod undo;
+pub mod unitfile;

@@ -8,7 +8,7 @@ use super::change::Debt;
 use super::id::{Id, Step};
 use super::resource::{Delta, Diff, Planned, Resource, Thing};
 use crate::config::settings::Origin;
-use crate::config::values::UnitName;
+use crate::config::values::{RootPath, UnitName};
 use crate::host::Host;
 
 /// The ordered steps for this node.
@@ -23,6 +23,11 @@ impl Plan {
     /// All resources with their steps, in order.
     pub fn resources(&self) -> impl Iterator<Item = (Step, &Planned)> {
         self.steps.iter().flat_map(|(step, planned)| planned.iter().map(move |p| (*step, p)))
+    }
+
+    /// What in the scratch directory belongs to it.
+    pub fn scratch(&self) -> BTreeSet<RootPath> {
+        self.resources().flat_map(|(_, planned)| planned.what.scratch()).collect()
     }
 
     /// Only one step of it.

@@ -13,8 +13,14 @@ use crate::host::seen::Stamp;
 /// The content of `receipt.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Receipt {
-    /// What vouched for the files: `pinned`.
+    /// What vouched for the files: `pinned`, `lock`, `published`.
     pub trust: String,
+    /// The digest of the archive that the files were taken out of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive: Option<Sha256>,
+    /// The names of the container images that are in it, as containerd calls them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub images: Vec<String>,
     /// By file name.
     pub files: BTreeMap<String, Verified>,
 }
@@ -42,8 +48,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn receipts_read_back(trust in any::<String>(), files in prop::collection::btree_map(any::<String>(), verified(), 0..4)) {
-            let receipt = Receipt { trust, files };
+        fn receipts_read_back(trust in any::<String>(), archive in prop::option::of(any::<[u8; 32]>()), images in prop::collection::vec(any::<String>(), 0..3), files in prop::collection::btree_map(any::<String>(), verified(), 0..4)) {
+            let archive = archive.map(|raw| Sha256::from_raw(&raw));
+            let receipt = Receipt { trust, archive, images, files };
             let json = serde_json::to_string(&receipt).expect("JSON");
             prop_assert_eq!(serde_json::from_str::<Receipt>(&json).map_err(|e| TestCaseError::fail(e.to_string()))?, receipt);
         }

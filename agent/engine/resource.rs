@@ -35,6 +35,11 @@ pub trait Resource {
         Box::pin(std::future::ready(Ok(known)))
     }
 
+    /// Its files in the scratch directory, from which the next run goes on if this one comes to no good end.
+    fn scratch(&self) -> Vec<RootPath> {
+        Vec::new()
+    }
+
     /// What [`Resource::prove`] wants to see, once every debt is paid.
     fn proof_reads(&self) -> Vec<Thing> {
         Vec::new()
@@ -71,14 +76,24 @@ pub enum Thing {
     Stat(RootPath),
     /// The digest of a file of any size.
     Digest(RootPath),
+    /// The digests of all that we put at a path and never undid, as the ledger has them.
+    Written(RootPath),
     /// A unit as systemd has it loaded.
     Unit(UnitName),
     /// The limits that the unit's main process and control group really have.
     Limits(UnitName),
+    /// The limits of each of the unit's processes.
+    Processes(UnitName),
+    /// The files that systemd has loaded the unit from.
+    UnitFiles(UnitName),
+    /// What systemd itself says: its version, and what it gives to units that say nothing.
+    Manager,
     /// A sysctl's value.
     Sysctl(SysctlKey),
     /// Whether a kernel module is there.
     Module(ModuleName),
+    /// The swap in use.
+    Swaps,
     /// The time.
     Clock,
 }
@@ -87,9 +102,21 @@ impl Thing {
     /// Live things are the running kernel's or systemd's; the others are in the file tree and follow `--root`.
     pub fn is_live(&self) -> bool {
         match self {
-            Self::File(_) | Self::Stat(_) | Self::Digest(_) | Self::Clock => false,
-            Self::Unit(_) | Self::Limits(_) | Self::Sysctl(_) | Self::Module(_) => true,
+            Self::File(_) | Self::Stat(_) | Self::Digest(_) | Self::Written(_) | Self::Clock => false,
+            Self::Unit(_)
+            | Self::Limits(_)
+            | Self::Processes(_)
+            | Self::UnitFiles(_)
+            | Self::Manager
+            | Self::Sysctl(_)
+            | Self::Module(_)
+            | Self::Swaps => true,
         }
+    }
+
+    /// Whether it is what systemd has of a unit, which a daemon-reload may change.
+    pub fn is_of_units(&self) -> bool {
+        matches!(self, Self::Unit(_) | Self::Limits(_) | Self::Processes(_) | Self::UnitFiles(_))
     }
 
     /// Whether making `self` changes what reading `other` shows.
@@ -98,7 +125,12 @@ impl Thing {
             (Self::File(a) | Self::Stat(a) | Self::Digest(a), Self::File(b) | Self::Stat(b) | Self::Digest(b)) => {
                 a == b
             }
-            (Self::Unit(a) | Self::Limits(a), Self::Unit(b) | Self::Limits(b)) => a == b,
+            (
+                Self::Unit(a) | Self::Limits(a) | Self::UnitFiles(a),
+                Self::Unit(b) | Self::Limits(b) | Self::UnitFiles(b) | Self::Processes(b),
+            )
+            // What a process has is not what its unit has.
+            | (Self::Processes(a), Self::Processes(b) | Self::Limits(b)) => a == b,
             _ => self == other,
         }
     }
@@ -108,10 +140,15 @@ impl std::fmt::Display for Thing {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::File(path) | Self::Stat(path) | Self::Digest(path) => path.fmt(f),
+            Self::Written(path) => write!(f, "what was written to {path}"),
             Self::Unit(unit) => unit.fmt(f),
             Self::Limits(unit) => write!(f, "limits of {unit}"),
+            Self::Processes(unit) => write!(f, "processes of {unit}"),
+            Self::UnitFiles(unit) => write!(f, "files of {unit}"),
+            Self::Manager => f.write_str("systemd"),
             Self::Sysctl(key) => write!(f, "sysctl {key}"),
             Self::Module(name) => write!(f, "module {name}"),
+            Self::Swaps => f.write_str("swap"),
             Self::Clock => f.write_str("the clock"),
         }
     }

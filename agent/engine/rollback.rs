@@ -10,8 +10,9 @@ use super::commit::{By, Hand};
 use super::fault::{Class, Explain, Fault};
 use super::history;
 use super::ledger::{self, Logged, Made, Record};
+use super::resource::Thing;
 use super::undo::{self, KeptBecause};
-use crate::config::values::{RootPath, Sha256, UnitName};
+use crate::config::values::{Limit, RootPath, Sha256, UnitName};
 use crate::host::{Host, clock};
 use crate::journal::{Event, Teller};
 
@@ -199,6 +200,9 @@ pub async fn undo(
         }
     }
     hand.end(undoing.failed.is_none())?;
+    if undoing.failed.is_none() {
+        hand.clear_scratch(&BTreeSet::new());
+    }
     Ok(undoing)
 }
 
@@ -224,7 +228,12 @@ fn stays_ours(outcome: &Undone) -> bool {
 
 async fn undo_one(hand: &mut Hand<'_>, made: &Made, purge: bool) -> Result<Undone, Fault> {
     let what = describe(&made.change);
-    let now = hand.host.see(&undo::reads(made)).await;
+    let reads = undo::reads(made);
+    if reads.iter().any(Thing::is_of_units) {
+        // A unit is judged with the files that were put back already.
+        hand.reload_if_owed().await?;
+    }
+    let now = hand.host.see(&reads).await;
     match undo::undo(made, &now, purge) {
         Err(KeptBecause::CannotTell(cannot)) => Err(Unreadable(cannot).into()),
         Err(because) => Ok(Undone::Kept { what, because }),
@@ -260,7 +269,10 @@ pub fn describe(change: &Logged) -> String {
         Logged::Destroy { path } => format!("destroy {path}"),
         Logged::Sysctl { key, value } => format!("set {key}={value}"),
         Logged::Module { name } => format!("load module {name}"),
-        Logged::Property { unit, name, value } => format!("set {} of {unit} to {value}", name.as_str()),
+        Logged::Property { unit, name, value } => {
+            format!("set {} of {unit} to {}", name.as_str(), Limit { soft: *value, hard: *value })
+        }
+        Logged::Rlimits { unit, .. } => format!("set limits of the processes of {unit}"),
         Logged::Job { unit, verb } => format!("{verb} {unit}"),
     }
 }

@@ -1,8 +1,9 @@
 //! The ledger read backwards: what would undo a Change, given the machine now. Pure, and the same when asked again.
 
-use super::change::{Body, Change, Meta, Verb};
+use super::change::{Body, Change, Meta, ProcessLimit, Verb};
 use super::ledger::{Before, Logged, Made};
 use super::resource::{CannotTell, Seen, Thing};
+use super::seal;
 use crate::config::values::{RootPath, Sha256, UnitName};
 use crate::host::seen::Entry;
 
@@ -24,8 +25,8 @@ pub enum KeptBecause {
     /// A module.
     #[error("a loaded module may be in use")]
     Module,
-    /// A destroyed secret.
-    #[error("a destroyed secret cannot come back")]
+    /// Something that was removed for good.
+    #[error("it was removed for good, and cannot come back")]
     Destroyed,
     /// The machine could not be read.
     #[error(transparent)]
@@ -35,6 +36,9 @@ pub enum KeptBecause {
 /// What [`undo`] wants to see.
 pub fn reads(made: &Made) -> Vec<Thing> {
     match &made.change {
+        Logged::Put { path, .. } if seal::is_sealed(path) => {
+            vec![Thing::File(path.clone()), Thing::Digest(path.clone())]
+        }
         Logged::Put { path, .. } => vec![Thing::Stat(path.clone()), Thing::Digest(path.clone())],
         Logged::Block { path, .. } => vec![Thing::File(path.clone())],
         Logged::Link { path, .. } | Logged::Dir { path, .. } | Logged::Remove { path } | Logged::Destroy { path } => {
@@ -42,6 +46,7 @@ pub fn reads(made: &Made) -> Vec<Thing> {
         }
         Logged::Sysctl { key, .. } => vec![Thing::Sysctl(key.clone())],
         Logged::Module { .. } => Vec::new(),
+        Logged::Rlimits { unit, .. } => vec![Thing::Processes(unit.clone())],
         Logged::Property { unit, .. } | Logged::Job { unit, .. } => vec![Thing::Unit(unit.clone())],
     }
 }
@@ -90,6 +95,10 @@ pub fn undo(made: &Made, now: &Seen, purge: bool) -> Result<Vec<Change>, KeptBec
             ]),
             _ => Err(KeptBecause::ChangedSince),
         },
+        Logged::Rlimits { unit, processes } => match &made.before {
+            Before::Limits(before) => undo_rlimits(unit, processes, before, now),
+            _ => Err(KeptBecause::NotRecorded),
+        },
         Logged::Job { unit, verb } => undo_job(unit, *verb, &made.before, now),
     }
 }
@@ -117,7 +126,8 @@ fn undo_put(
     }
     // A purge that was killed between destroying and restoring goes on where it was.
     let destroyed = secret == Some(true) && matches!(entry, Entry::Absent);
-    if digest != Some(sha256) && !destroyed {
+    let sealed = matches!(entry, Entry::File { bytes: Some(bytes), .. } if seal::holds(bytes));
+    if digest != Some(sha256) && !destroyed && !sealed {
         return Err(KeptBecause::ChangedSince);
     }
     match secret {
@@ -162,6 +172,26 @@ fn undo_block(made: &Made, path: &RootPath, lines: &[String], now: &Seen) -> Res
         return Ok(vec![Change::Remove { path: path.clone() }]);
     }
     Ok(vec![Change::Block { path: path.clone(), lines: before }])
+}
+
+/// Processes that ended, or whose limits somebody changed since, are left alone.
+fn undo_rlimits(
+    unit: &UnitName,
+    ours: &[ProcessLimit],
+    before: &[ProcessLimit],
+    now: &Seen,
+) -> Result<Vec<Change>, KeptBecause> {
+    let Some(sight) = now.processes(unit)? else { return Ok(Vec::new()) };
+    let holds = |wanted: &ProcessLimit| sight.limit(wanted) == Some(wanted.limit);
+    let again = |old: &&ProcessLimit| {
+        let same = |new: &&ProcessLimit| (new.pid, new.started, new.rlimit) == (old.pid, old.started, old.rlimit);
+        !holds(old) && ours.iter().find(same).is_some_and(holds)
+    };
+    let processes: Vec<ProcessLimit> = before.iter().filter(again).cloned().collect();
+    if processes.is_empty() {
+        return Ok(Vec::new());
+    }
+    Ok(vec![Change::Rlimits { unit: unit.clone(), processes }])
 }
 
 fn undo_job(unit: &UnitName, verb: Verb, before: &Before, now: &Seen) -> Result<Vec<Change>, KeptBecause> {
@@ -277,6 +307,27 @@ mod tests {
     }
 
     #[test]
+    fn a_sealed_file_is_ours_though_another_than_the_ledger_knows() {
+        let path = RootPath::literal("/etc/network-environment");
+        let change = Logged::Put { path: path.clone(), sha256: ours(), meta: Meta::FILE, credential: false };
+        let made = made(change, Before::Absent);
+        assert_eq!(reads(&made), [Thing::File(path.clone()), Thing::Digest(path.clone())]);
+        let refreshed = seal::seal("DEFAULT_IPV4=10.0.0.2\n");
+        let edited = refreshed.replace("0.2", "0.3");
+        let cases = [(&refreshed, Ok(vec!["remove"])), (&edited, Err(KeptBecause::ChangedSince))];
+        for (text, want) in cases {
+            let bytes = text.as_bytes();
+            let stamp = Stamp { size: 0, inode: 0, mtime_ns: 0, ctime_ns: 0 };
+            let entry = Entry::File { meta: Meta::FILE, stamp, bytes: Some(bytes.to_vec()) };
+            let now = Seen(BTreeMap::from([
+                (Thing::File(path.clone()), Ok(Sight::Entry(entry))),
+                (Thing::Digest(path.clone()), Ok(Sight::Digest(Some(Sha256::of(bytes))))),
+            ]));
+            assert_eq!(undo(&made, &now, false).map(|changes| names(&changes)), want, "{text:?}");
+        }
+    }
+
+    #[test]
     fn what_could_not_be_seen_is_neither_undone_nor_kept() {
         let mut seen = file(Some(b"ours"));
         seen.0.insert(Thing::Digest(RootPath::literal(PATH)), Err(CannotTell::new(PATH, "the disk fails")));
@@ -289,6 +340,30 @@ mod tests {
         let before = Before::Kept { sha256: ours(), meta: Meta::FILE };
         let undone = undo(&made(Logged::Remove { path }, before), &Seen::default(), false);
         assert_eq!(undone.map(|changes| names(&changes)), Ok(vec![]));
+    }
+
+    #[test]
+    fn limits_go_back_for_the_processes_that_still_have_ours() {
+        use crate::config::settings::Rlimit;
+        use crate::config::values::Limit;
+        use crate::host::seen::{ProcessSight, ProcessesSight};
+
+        let unit = UnitName::literal("etcd.service");
+        let of = |pid, soft| {
+            let limit = Limit { soft, hard: 9 };
+            ProcessLimit { pid, started: 1, rlimit: Rlimit::Core, limit }
+        };
+        let before = [of(1, 2), of(2, 2), of(3, 2), of(4, 2)];
+        let ours = vec![of(1, 5), of(2, 5), of(3, 5), of(4, 5)];
+        let process = |pid, started, soft| ProcessSight { pid, started, rlimits: vec![(Rlimit::Core, soft, 9)] };
+        // Still ours; changed since; another process under the same number; undone already.
+        let all = vec![process(1, 1, 5), process(2, 1, 7), process(3, 8, 5), process(4, 1, 2)];
+        let sight = ProcessesSight { may_raise: true, most_files: 9, all };
+        let seen = Seen(BTreeMap::from([(Thing::Processes(unit.clone()), Ok(Sight::Processes(Some(sight))))]));
+        let made = made(Logged::Rlimits { unit, processes: ours }, Before::Limits(before.to_vec()));
+        let undone = undo(&made, &seen, false).expect("it can be told");
+        let [Change::Rlimits { processes, .. }] = undone.as_slice() else { panic!("{undone:?}") };
+        assert_eq!(processes.as_slice(), &before[..1]);
     }
 
     #[test]

@@ -5,15 +5,17 @@ pub mod netlink;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 
 use nix::errno::Errno;
+use nix::sys::socket::{setsockopt, sockopt::BindToDevice};
 use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, FsType, TMPFS_MAGIC, statfs};
 use nix::sys::utsname::uname;
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 
 use super::facts::{Cgroups, Facts, PeerRoute};
+use super::resolve::resolve_blocking;
 use crate::engine::fault::Explain;
 
 pub use netlink::NetlinkError;
@@ -118,17 +120,13 @@ fn file_system(path: &Path) -> Result<Option<FsType>, GatherError> {
 
 /// How the kernel would reach a peer: IPv4 first, and of several addresses the first that has a route.
 fn route_to(host: &str, port: u16) -> PeerRoute {
-    let mut addresses: Vec<SocketAddr> = match host.parse::<IpAddr>() {
-        Ok(ip) => vec![SocketAddr::new(ip, port)],
-        Err(_) => match (host, port).to_socket_addrs() {
-            Ok(found) => found.collect(),
-            Err(error) => return PeerRoute::Unresolved { why: error.to_string() },
-        },
+    let addresses = match resolve_blocking(host) {
+        Ok(found) => found,
+        Err(error) => return PeerRoute::Unresolved { why: error.to_string() },
     };
-    addresses.sort_by_key(SocketAddr::is_ipv6);
     let mut unroutable = None;
-    for address in addresses {
-        match source_towards(address) {
+    for address in addresses.into_iter().map(|ip| SocketAddr::new(ip, port)) {
+        match stable_source_towards(address) {
             Ok(source) => return PeerRoute::Via { peer: address.ip(), source },
             Err(error) => {
                 unroutable.get_or_insert(PeerRoute::Unroutable { peer: address.ip(), why: reason(&error) });
@@ -138,11 +136,24 @@ fn route_to(host: &str, port: u16) -> PeerRoute {
     unroutable.unwrap_or_else(|| PeerRoute::Unresolved { why: "the name has no address".to_owned() })
 }
 
+/// The source address that the kernel would use; of a multipath route that of the first hop that has one, since the
+/// kernel would take another one at each boot.
+fn stable_source_towards(peer: SocketAddr) -> io::Result<IpAddr> {
+    // What cannot be asked about is a plain route.
+    let hops = netlink::hops_towards(peer.ip()).unwrap_or_default();
+    let by_hop = hops.into_iter().find_map(|link| source_towards(peer, Some(link)).ok());
+    by_hop.map_or_else(|| source_towards(peer, None), Ok)
+}
+
 /// The source address that the kernel would use, with policy routing, `src` hints and all. Connecting a datagram socket
 /// only looks the route up: nothing is sent (udp(7)).
-fn source_towards(peer: SocketAddr) -> io::Result<IpAddr> {
+fn source_towards(peer: SocketAddr, link: Option<u32>) -> io::Result<IpAddr> {
     let any: IpAddr = if peer.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = UdpSocket::bind((any, 0))?;
+    if let Some(link) = link {
+        let name = nix::net::if_::if_indextoname(link)?;
+        setsockopt(&socket, BindToDevice, &name.to_string_lossy().into_owned().into())?;
+    }
     socket.connect(peer)?;
     Ok(socket.local_addr()?.ip())
 }

@@ -1,27 +1,35 @@
 //! The one HTTP client: built lazily, with deadlines, and with errors that name the URL.
 
-use std::io::Write as _;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::{Duration, SystemTime};
 
-use futures_util::StreamExt as _;
-use reqwest::{Client, ClientBuilder, StatusCode};
+use reqwest::header::{ACCEPT_ENCODING, HeaderMap, IF_RANGE, RANGE, RETRY_AFTER};
+use reqwest::redirect::{self, Attempt};
+use reqwest::{Certificate, Client, ClientBuilder, NoProxy, StatusCode};
 
+use super::fetch::{self, answer};
+use super::resolve::Resolver;
 use super::retry::{self, GaveUp, News, Policy, Tried};
 use super::root::{FileError, Root};
-use crate::config::values::{RootPath, Sha256};
-use crate::engine::change::Meta;
+use crate::config::settings::{DownloadSettings, Proxy};
+use crate::config::values::RootPath;
 use crate::engine::fault::{Class, Explain};
-use crate::journal::{Event, Teller};
+use crate::journal::{self, Event, Teller};
 
 /// How long a server may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(10);
 
-/// How long a body may stand still.
-const STALL: Duration = Duration::from_secs(30);
+/// How long the cluster's own servers may take to answer.
+const ANSWER: Duration = Duration::from_secs(30);
+
+/// How often a mirror may send on: as often as browsers and curl's `--max-redirs` in most scripts.
+const MOST_REDIRECTS: usize = 10;
 
 /// How long a request that asks for a few kilobytes may be tried again.
 const REQUEST_DEADLINE: Duration = Duration::from_mins(1);
+
+/// How far a signer's clock and this machine's may be apart: what Kubernetes' own signers backdate certificates by.
+const CLOCKS_APART: Duration = Duration::from_mins(5);
 
 /// The longest answer that is read into memory, in bytes.
 const MAX_ANSWER: usize = 4 << 20;
@@ -29,8 +37,11 @@ const MAX_ANSWER: usize = 4 << 20;
 /// The one HTTP client. Cheap to clone.
 #[derive(Clone)]
 pub struct Http {
-    system: Arc<OnceLock<Client>>,
-    tell: Teller,
+    pub(super) tell: Teller,
+    pub(super) download: Arc<DownloadSettings>,
+    pub(super) fetching: Arc<fetch::Shared>,
+    root: Root,
+    mirrors: Arc<OnceLock<Client>>,
 }
 
 /// Which roots vouch for an `https` server.
@@ -54,7 +65,7 @@ pub enum HttpError {
         source: reqwest::Error,
     },
     /// The answer was not a success.
-    #[error("{url}: HTTP {status}{}", excerpt(body))]
+    #[error("{url}: HTTP {status}{}{}", excerpt(body), pause(*retry_after))]
     Status {
         /// The URL.
         url: String,
@@ -62,12 +73,18 @@ pub enum HttpError {
         status: u16,
         /// The answer's text.
         body: String,
+        /// For how long the server asked to be left alone.
+        retry_after: Option<Duration>,
     },
-    /// The body stood still.
-    #[error("{url}: the server sent nothing for {} s", STALL.as_secs())]
+    /// Too little came in too long a time.
+    #[error("{url}: the server sent {} in {} s", amount(*bytes), within.as_secs())]
     Stalled {
         /// The URL.
         url: String,
+        /// What came.
+        bytes: u64,
+        /// In which time.
+        within: Duration,
     },
     /// The answer is not what was asked for.
     #[error("{url}: {why}")]
@@ -77,6 +94,16 @@ pub enum HttpError {
         /// What is wrong with it.
         why: String,
     },
+    /// The server's clock and this machine's differ.
+    #[error("{url}: it is {theirs} there, and {ours} here")]
+    ClockOff {
+        /// The URL.
+        url: String,
+        /// The server's time.
+        theirs: String,
+        /// This machine's.
+        ours: String,
+    },
     /// No attempt succeeded in time.
     #[error("{last} (attempt {attempts}, and the last one before the deadline)")]
     Deadline {
@@ -84,6 +111,17 @@ pub enum HttpError {
         attempts: u32,
         /// How it failed last.
         last: String,
+    },
+    /// The file of CA certificates cannot be read.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The file of CA certificates holds something else.
+    #[error("use the CA certificates in {path}: {why}")]
+    BadCa {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        why: String,
     },
     /// The CA certificates cannot be used.
     #[error("{url}: use the CA certificates: {}", chain(source))]
@@ -95,6 +133,14 @@ pub enum HttpError {
     },
 }
 
+fn amount(bytes: u64) -> String {
+    if bytes == 0 { "nothing".to_owned() } else { format!("only {}", journal::size(bytes)) }
+}
+
+fn pause(retry_after: Option<Duration>) -> String {
+    retry_after.map_or_else(String::new, |time| format!(" (Retry-After: {} s)", time.as_secs()))
+}
+
 /// The beginning of an answer, on one line, to stand behind its status.
 fn excerpt(body: &str) -> String {
     let line: String = body.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(200).collect();
@@ -102,7 +148,7 @@ fn excerpt(body: &str) -> String {
 }
 
 /// reqwest's chain of causes in one line, without the URL, which stands in front already.
-fn chain(error: &reqwest::Error) -> String {
+pub(super) fn chain(error: &reqwest::Error) -> String {
     let mut parts: Vec<String> = Vec::new();
     let mut next: Option<&dyn std::error::Error> = std::error::Error::source(error);
     while let Some(cause) = next {
@@ -124,6 +170,15 @@ impl Explain for HttpError {
             _ => Class::Failed,
         }
     }
+
+    fn advice(&self) -> Option<String> {
+        match self {
+            Self::ClockOff { .. } => Some("set the clock that is wrong (timedatectl shows this machine's)".to_owned()),
+            Self::File(error) => error.advice(),
+            Self::BadCa { .. } => Some("download.ca wants certificates in PEM".to_owned()),
+            _ => None,
+        }
+    }
 }
 
 impl HttpError {
@@ -136,77 +191,42 @@ impl HttpError {
     }
 
     /// Whether another attempt may succeed: no answer, or one of the statuses that curl retries too.
-    fn is_transient(&self) -> bool {
+    pub(super) fn is_transient(&self) -> bool {
         match self {
-            Self::NoAnswer { .. } | Self::Stalled { .. } => true,
+            Self::NoAnswer { source, .. } => !source.is_redirect() && !source.is_builder(),
+            Self::Stalled { .. } => true,
             Self::Status { status, .. } => matches!(status, 408 | 429 | 500 | 502 | 503 | 504),
-            Self::BadAnswer { .. } | Self::BadTrust { .. } | Self::Deadline { .. } => false,
+            Self::BadAnswer { .. }
+            | Self::BadTrust { .. }
+            | Self::Deadline { .. }
+            | Self::ClockOff { .. }
+            | Self::File(_)
+            | Self::BadCa { .. } => false,
+        }
+    }
+
+    /// For how long the server asked to be left alone.
+    pub(super) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Status { retry_after, .. } => *retry_after,
+            _ => None,
         }
     }
 
     fn tried(self) -> Tried<Self> {
-        if self.is_transient() { Tried::Transient(self) } else { Tried::Permanent(self) }
-    }
-}
-
-/// A download failed. The scratch file is gone.
-#[derive(Debug, thiserror::Error)]
-pub enum DownloadError {
-    /// The server did not give it.
-    #[error(transparent)]
-    Http(#[from] HttpError),
-    /// It could not be written.
-    #[error(transparent)]
-    File(#[from] FileError),
-    /// What came is not what was pinned.
-    #[error("{url}: its sha256 is {got}, not the pinned {want}")]
-    WrongDigest {
-        /// The URL.
-        url: String,
-        /// The digest of what came.
-        got: Sha256,
-        /// The pinned one.
-        want: Sha256,
-    },
-}
-
-impl Explain for DownloadError {
-    fn class(&self) -> Class {
-        match self {
-            Self::Http(error) => error.class(),
-            Self::File(error) => error.class(),
-            Self::WrongDigest { .. } => Class::Verification,
+        match self.retry_after() {
+            _ if !self.is_transient() => Tried::Permanent(self),
+            Some(least) => Tried::NotBefore(self, least),
+            None => Tried::Transient(self),
         }
     }
-
-    fn advice(&self) -> Option<String> {
-        match self {
-            Self::File(error) => error.advice(),
-            _ => None,
-        }
-    }
-}
-
-impl DownloadError {
-    /// Whether another attempt at the same URL may succeed.
-    pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Http(error) if error.is_transient())
-    }
-}
-
-/// What came.
-#[derive(Debug, Clone, Copy)]
-pub struct Downloaded {
-    /// Its size.
-    pub bytes: u64,
-    /// How long it took.
-    pub took: Duration,
 }
 
 impl Http {
-    /// A client that tells of its progress and of what it tries again.
-    pub fn new(tell: Teller) -> Self {
-        Self { system: Arc::default(), tell }
+    /// A client that tells of its progress and of what it tries again. `root` is where it finds CA certificates.
+    pub fn new(tell: Teller, root: Root, download: DownloadSettings) -> Self {
+        let fetching = Arc::new(fetch::Shared::new(download.parallel));
+        Self { tell, download: Arc::new(download), fetching, root, mirrors: Arc::default() }
     }
 
     /// Posts JSON and returns the JSON of a 2xx answer. Other answers are errors that carry status and body.
@@ -218,6 +238,16 @@ impl Http {
         body: &serde_json::Value,
     ) -> Result<serde_json::Value, HttpError> {
         let deadline = tokio::time::Instant::now() + REQUEST_DEADLINE;
+        self.persist(url, deadline, async || self.post_once(url, trust, body).await).await
+    }
+
+    /// Makes a request again while its failures are transient and the deadline is not there.
+    async fn persist<T>(
+        &self,
+        url: &str,
+        deadline: tokio::time::Instant,
+        mut once: impl AsyncFnMut() -> Result<T, HttpError>,
+    ) -> Result<T, HttpError> {
         let mut news = News::default();
         let on_retry = |why: &HttpError, _| {
             let why = why.to_string();
@@ -226,10 +256,8 @@ impl Http {
             }
         };
         let policy = Policy::default();
-        let posted = retry::retry(deadline, &policy, on_retry, async || {
-            self.post_once(url, trust, body).await.map_err(HttpError::tried)
-        });
-        posted.await.map_err(|gave_up| match gave_up {
+        let answer = retry::retry(deadline, &policy, on_retry, async || once().await.map_err(HttpError::tried));
+        answer.await.map_err(|gave_up| match gave_up {
             GaveUp::Permanent { error, .. } => error,
             GaveUp::Deadline { attempts, last } => HttpError::Deadline {
                 attempts,
@@ -246,14 +274,16 @@ impl Http {
     ) -> Result<serde_json::Value, HttpError> {
         let client = cluster_client(url, trust)?;
         let no_answer = |source| HttpError::NoAnswer { url: url.to_owned(), source };
-        let response = client.post(url).json(body).timeout(STALL).send().await.map_err(no_answer)?;
-        let status = response.status();
+        let response = client.post(url).json(body).timeout(ANSWER).send().await.map_err(no_answer)?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        let date = headers.get(reqwest::header::DATE).and_then(|date| date.to_str().ok());
+        same_time(url, date, super::clock::now())?;
         let answer = response.bytes().await.map_err(no_answer)?;
         if answer.len() > MAX_ANSWER {
             return Err(HttpError::BadAnswer { url: url.to_owned(), why: "the answer is too long".to_owned() });
         }
         if !status.is_success() {
-            return Err(status_error(url, status, &answer));
+            return Err(status_error(url, status, &headers, &answer));
         }
         serde_json::from_slice(&answer).map_err(|error| HttpError::BadAnswer {
             url: url.to_owned(),
@@ -261,68 +291,118 @@ impl Http {
         })
     }
 
-    /// Fetches a URL once into a scratch file, hashing as it comes, and verifies it. On any failure the file is removed.
-    pub async fn download(
-        &self,
-        url: &str,
-        root: &Root,
-        scratch: &RootPath,
-        sha256: &Sha256,
-    ) -> Result<Downloaded, DownloadError> {
-        root.make_own_dirs(&scratch.parent(), Meta::root(0o700))?;
-        let result = self.download_to(url, root, scratch, sha256).await;
-        if result.is_err() {
-            // The error that is reported is the download's; what could not be removed is removed by the next run.
-            let _ = root.remove(scratch);
-        }
-        result
+    /// Reads a short file (a checksum, a signature, a lock file) of at most `most` bytes from a mirror.
+    pub async fn read(&self, url: &str, most: usize) -> Result<Vec<u8>, HttpError> {
+        let deadline = tokio::time::Instant::now() + REQUEST_DEADLINE;
+        self.persist(url, deadline, async || self.read_once(url, most).await).await
     }
 
-    async fn download_to(
-        &self,
-        url: &str,
-        root: &Root,
-        scratch: &RootPath,
-        want: &Sha256,
-    ) -> Result<Downloaded, DownloadError> {
-        let started = Instant::now();
-        let no_answer = |source| HttpError::NoAnswer { url: url.to_owned(), source };
-        let stalled = |_| HttpError::Stalled { url: url.to_owned() };
-        let request = self.mirror_client(url)?.get(url).send();
-        let response = tokio::time::timeout(STALL, request).await.map_err(stalled)?.map_err(no_answer)?;
+    async fn read_once(&self, url: &str, most: usize) -> Result<Vec<u8>, HttpError> {
+        let mut body = self.get(url, None).await?.bytes_stream();
+        let mut pace = fetch::Pace::new(self.download.minimum_rate, self.download.stall_after);
+        let mut answer = Vec::new();
+        while let Some(chunk) = pace.next(url, &mut body).await? {
+            answer.extend_from_slice(&chunk.map_err(|source| HttpError::NoAnswer { url: url.to_owned(), source })?);
+            if answer.len() > most {
+                return Err(HttpError::BadAnswer {
+                    url: url.to_owned(),
+                    why: format!("it is longer than {most} bytes: not what was asked for"),
+                });
+            }
+        }
+        Ok(answer)
+    }
+
+    /// Asks a mirror for a file, or for what follows its first bytes (if it is still the file that the validator names),
+    /// and waits for the beginning of a good answer. `416` counts as one where a part was asked for.
+    pub(super) async fn get(&self, url: &str, part: Option<Part<'_>>) -> Result<reqwest::Response, HttpError> {
+        // What is hashed is the file, not what a server makes of it on the way.
+        let mut request = self.mirror_client(url)?.get(url).header(ACCEPT_ENCODING, "identity");
+        if let Some(part) = &part {
+            request = request.header(RANGE, format!("bytes={}-", part.from));
+            if let Some(validator) = part.validator {
+                request = request.header(IF_RANGE, validator);
+            }
+        }
+        let within = self.download.stall_after;
+        let response = tokio::time::timeout(within, request.send()).await;
+        let response = response.map_err(|_| HttpError::Stalled { url: url.to_owned(), bytes: 0, within })?;
+        let response = response.map_err(|source| HttpError::NoAnswer { url: url.to_owned(), source })?;
         let status = response.status();
-        if !status.is_success() {
-            return Err(status_error(url, status, b"").into());
-        }
-        let name = url.rsplit('/').next().unwrap_or(url);
-        let bar = self.tell.progress(name, response.content_length());
-        let mut file = root.create_scratch(scratch)?;
-        let mut hasher = openssl::sha::Sha256::new();
-        let mut bytes = 0;
-        let mut body = response.bytes_stream();
-        while let Some(chunk) = tokio::time::timeout(STALL, body.next()).await.map_err(stalled)? {
-            let chunk = chunk.map_err(no_answer)?;
-            hasher.update(&chunk);
-            file.write_all(&chunk).map_err(|e| root.error("write", scratch, e))?;
-            bytes += chunk.len() as u64;
-            bar.inc(chunk.len() as u64);
-        }
-        bar.finish_and_clear();
-        let got = Sha256::from_raw(&hasher.finish());
-        if got != *want {
-            return Err(DownloadError::WrongDigest { url: url.to_owned(), got, want: want.clone() });
-        }
-        Ok(Downloaded { bytes, took: started.elapsed() })
+        let good = status.is_success() || (part.is_some() && status == StatusCode::RANGE_NOT_SATISFIABLE);
+        if good { Ok(response) } else { Err(status_error(url, status, response.headers(), b"")) }
     }
 
-    /// The client for mirrors: the system's roots, and the environment's proxy if it names one.
+    /// The client for mirrors: the system's roots and the configuration's, and its proxy.
     fn mirror_client(&self, url: &str) -> Result<Client, HttpError> {
-        if let Some(client) = self.system.get() {
+        if let Some(client) = self.mirrors.get() {
             return Ok(client.clone());
         }
-        let client = builder().build().map_err(|source| HttpError::BadTrust { url: url.to_owned(), source })?;
-        Ok(self.system.get_or_init(|| client).clone())
+        let unusable = |source| HttpError::BadTrust { url: url.to_owned(), source };
+        let mut builder = builder().redirect(redirect::Policy::custom(follow)).referer(false);
+        for path in &self.download.roots {
+            builder = builder.tls_certs_merge(self.certificates(path)?);
+        }
+        if let Proxy::Named { url: proxy, bypass } = &self.download.proxy {
+            let mut named = reqwest::Proxy::all(proxy.server().as_str()).map_err(unusable)?;
+            if let Some((user, password)) = proxy.login() {
+                named = named.basic_auth(user, password);
+            }
+            // Given one of its own, the client does not ask the environment.
+            builder = builder.proxy(named.no_proxy(NoProxy::from_string(&bypass.join(","))));
+        }
+        let client = builder.build().map_err(unusable)?;
+        Ok(self.mirrors.get_or_init(|| client).clone())
     }
+
+    fn certificates(&self, path: &RootPath) -> Result<Vec<Certificate>, HttpError> {
+        let bad = |why: String| HttpError::BadCa { path: self.root.display(path), why };
+        let pem = self.root.read(path)?.ok_or_else(|| bad("there is no such file".to_owned()))?;
+        match Certificate::from_pem_bundle(&pem) {
+            Ok(certificates) if certificates.is_empty() => Err(bad("it holds no certificate".to_owned())),
+            other => other.map_err(|error| bad(chain(&error))),
+        }
+    }
+}
+
+/// What follows the first bytes of a file.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Part<'a> {
+    /// How many bytes are there already.
+    pub from: u64,
+    /// What the server said of the file that they are from.
+    pub validator: Option<&'a str>,
+}
+
+/// Where mirrors may send on to. A message names the hosts only: the rest of such a URL is often a key.
+fn follow(attempt: Attempt<'_>) -> redirect::Action {
+    let (to, seen) = (attempt.url(), attempt.previous());
+    let host = |url: &reqwest::Url| url.host_str().unwrap_or("nowhere").to_owned();
+    if seen.len() > MOST_REDIRECTS {
+        let why = format!("more than {MOST_REDIRECTS} redirects, the last one to {}", host(to));
+        return attempt.error(why);
+    }
+    if seen.contains(to) {
+        let why = format!("the redirects go round in a circle at {}", host(to));
+        return attempt.error(why);
+    }
+    if to.scheme() != "https" && seen.iter().any(|url| url.scheme() == "https") {
+        let why = format!("it redirects from https to {}://{}: refused", to.scheme(), host(to));
+        return attempt.error(why);
+    }
+    attempt.follow()
+}
+
+/// Refuses what a server says whose clock is far from this machine's: one of the two would take the certificates of the
+/// other for not yet valid, or for expired. A server need not say what time it has.
+fn same_time(url: &str, date: Option<&str>, now: SystemTime) -> Result<(), HttpError> {
+    let Some(theirs) = date.and_then(|date| httpdate::parse_http_date(date).ok()) else { return Ok(()) };
+    let off = theirs.duration_since(now).unwrap_or_else(|earlier| earlier.duration());
+    if off <= CLOCKS_APART {
+        return Ok(());
+    }
+    let text = super::clock::text;
+    Err(HttpError::ClockOff { url: url.to_owned(), theirs: text(theirs), ours: text(now) })
 }
 
 /// A client for the cluster's own servers: no proxy, and the given roots.
@@ -331,16 +411,52 @@ fn cluster_client(url: &str, trust: Trust<'_>) -> Result<Client, HttpError> {
     let builder = builder().no_proxy();
     let builder = match trust {
         Trust::System => builder,
-        Trust::Only(pem) => builder.tls_certs_only(reqwest::Certificate::from_pem_bundle(pem).map_err(bad_trust)?),
+        Trust::Only(pem) => builder.tls_certs_only(Certificate::from_pem_bundle(pem).map_err(bad_trust)?),
     };
     builder.build().map_err(bad_trust)
 }
 
-fn builder() -> ClientBuilder {
-    Client::builder().user_agent(concat!("nodeagent/", env!("CARGO_PKG_VERSION"))).connect_timeout(CONNECT)
+/// What every client of this program has in common.
+pub(super) fn builder() -> ClientBuilder {
+    Client::builder()
+        .user_agent(concat!("nodeagent/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(CONNECT)
+        .dns_resolver(Resolver)
 }
 
-fn status_error(url: &str, status: StatusCode, body: &[u8]) -> HttpError {
+fn status_error(url: &str, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> HttpError {
     let body = String::from_utf8_lossy(body).trim().to_owned();
-    HttpError::Status { url: url.to_owned(), status: status.as_u16(), body }
+    let retry_after = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+    let retry_after = retry_after.and_then(|text| answer::retry_after(text, super::clock::now()));
+    HttpError::Status { url: url.to_owned(), status: status.as_u16(), body, retry_after }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clocks_may_be_five_minutes_apart_and_no_more() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
+        let table = [
+            (Some("Sun, 06 Nov 1994 08:49:37 GMT"), None),
+            (Some("Sun, 06 Nov 1994 08:54:37 GMT"), None),
+            (Some("Sun, 06 Nov 1994 08:54:38 GMT"), Some("1994-11-06T08:54:38Z there, and 1994-11-06T08:49:37Z here")),
+            (Some("Sun, 06 Nov 1994 08:44:36 GMT"), Some("1994-11-06T08:44:36Z there, and 1994-11-06T08:49:37Z here")),
+            (Some("Thu, 01 Jan 1970 00:00:00 GMT"), Some("1970-01-01T00:00:00Z there")),
+            (Some("tomorrow"), None),
+            (None, None),
+        ];
+        for (date, want) in table {
+            let got = same_time("https://signer", date, now);
+            match want {
+                None => assert!(got.is_ok(), "{date:?}: {got:?}"),
+                Some(part) => {
+                    let error = got.expect_err("too far apart");
+                    assert!(error.to_string().contains(part), "{date:?}: {error}");
+                    assert!(!error.is_transient() && error.advice().is_some(), "{date:?}");
+                }
+            }
+        }
+    }
 }

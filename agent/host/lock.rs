@@ -59,13 +59,18 @@ impl Explain for LockError {
 pub struct Lock(#[expect(dead_code, reason = "held for its drop")] Flock<File>);
 
 /// Takes the lock for `command`, waiting for another run's end until the deadline. `told` hears once who holds it.
-pub async fn take(
+pub async fn take(root: &Root, command: &str, deadline: Duration, told: impl FnMut(&str)) -> Result<Lock, LockError> {
+    take_at(RootPath::literal("/run/nodeagent/lock"), root, command, deadline, told).await
+}
+
+/// The same of another lock file, below a directory of the agent's own.
+pub async fn take_at(
+    path: RootPath,
     root: &Root,
     command: &str,
     deadline: Duration,
     mut told: impl FnMut(&str),
 ) -> Result<Lock, LockError> {
-    let path = RootPath::literal("/run/nodeagent/lock");
     root.make_own_dirs(&path.parent(), Meta::PROGRAM)?;
     let fail = |source: std::io::Error| LockError::Lock { path: root.display(&path), source };
     let end = tokio::time::Instant::now() + deadline;

@@ -6,15 +6,26 @@ use std::error::Error;
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::FileTypeExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use nix::errno::Errno;
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrStorage};
+use openssl::pkey::PKey;
+use openssl::x509::X509;
 use reqwest::redirect::Policy as Redirect;
-use tokio::net::{TcpStream, UnixStream, lookup_host};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, timeout_at};
+use zbus::proxy::SignalStream;
+use zeroize::Zeroizing;
 
+use super::http;
+use super::resolve::{Unresolved, resolve};
+use super::systemd::{Systemd, SystemdError};
+use crate::config::values::UnitName;
 use crate::engine::fault::Explain;
 
 /// Why a target is not ready.
@@ -38,6 +49,14 @@ pub enum Reason {
     Tls(TlsFault),
     /// The server answered with a status that is not accepted.
     Status(u16),
+    /// The status is accepted, and the body is without the text that is wanted.
+    Body(u16),
+    /// systemd knows no such unit.
+    NoUnit,
+    /// The unit is not active: its state.
+    UnitInactive(String),
+    /// The unit has failed: how.
+    UnitFailed(String),
     /// The file does not exist.
     Absent,
     /// The file exists and is not a socket.
@@ -57,6 +76,10 @@ pub enum TlsFault {
     NotYetValid,
     /// The certificate is for another name or address.
     WrongName,
+    /// The server wants a client certificate.
+    NoClientCertificate,
+    /// The server does not accept the client certificate.
+    ClientCertificate,
     /// What the server speaks is not TLS.
     NotTls,
     /// Anything else: in OpenSSL's words.
@@ -64,14 +87,37 @@ pub enum TlsFault {
 }
 
 impl Reason {
+    /// The constant by which a program tells it: see `docs/wait.md`.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Unresolved(_) => "unresolved",
+            Self::NoRoute(_) => "no-route",
+            Self::Refused => "refused",
+            Self::Filtered => "filtered",
+            Self::Reset => "reset",
+            Self::NoAnswer => "no-answer",
+            Self::NotHttp(_) => "not-http",
+            Self::Tls(TlsFault::UntrustedAuthority) => "tls-authority",
+            Self::Tls(TlsFault::Expired) => "tls-expired",
+            Self::Tls(TlsFault::NotYetValid) => "tls-not-yet-valid",
+            Self::Tls(TlsFault::WrongName) => "tls-name",
+            Self::Tls(TlsFault::NoClientCertificate | TlsFault::ClientCertificate) => "tls-client-certificate",
+            Self::Tls(TlsFault::NotTls) => "not-tls",
+            Self::Tls(TlsFault::Other(_)) => "tls",
+            Self::Status(_) => "http-status",
+            Self::Body(_) => "http-body",
+            Self::NoUnit => "no-unit",
+            Self::UnitInactive(_) => "unit-inactive",
+            Self::UnitFailed(_) => "unit-failed",
+            Self::Absent => "absent",
+            Self::NotSocket => "not-a-socket",
+            Self::Other(_) => "other",
+        }
+    }
+
     /// Whether a try ended without any answer, which a longer one might have had.
     pub fn is_silence(&self) -> bool {
         matches!(self, Self::Filtered | Self::NoAnswer)
-    }
-
-    /// Whether this machine knew at once that there is nothing yet, so that asking again costs next to nothing.
-    pub fn is_nothing_there(&self) -> bool {
-        matches!(self, Self::Refused | Self::Absent)
     }
 }
 
@@ -90,6 +136,10 @@ impl fmt::Display for Reason {
                 write!(f, "HTTP status {status} (the port is open, the server wants credentials)")
             }
             Self::Status(status) => write!(f, "HTTP status {status}"),
+            Self::Body(status) => write!(f, "HTTP status {status}, but the body is without the wanted text"),
+            Self::NoUnit => f.write_str("there is no such unit"),
+            Self::UnitInactive(state) => write!(f, "the unit is not active: {state}"),
+            Self::UnitFailed(how) => write!(f, "the unit has failed {how}"),
             Self::Absent => f.write_str("it does not exist"),
             Self::NotSocket => f.write_str("it is not a socket"),
             Self::Other(why) => f.write_str(why),
@@ -104,6 +154,8 @@ impl fmt::Display for TlsFault {
             Self::Expired => f.write_str("the certificate has expired"),
             Self::NotYetValid => f.write_str("the certificate is not valid yet (is this machine's clock right?)"),
             Self::WrongName => f.write_str("the certificate is for another name or address"),
+            Self::NoClientCertificate => f.write_str("the server wants a client certificate"),
+            Self::ClientCertificate => f.write_str("the server does not accept the client certificate"),
             Self::NotTls => f.write_str("the server does not speak TLS"),
             Self::Other(why) => f.write_str(why),
         }
@@ -115,14 +167,11 @@ impl fmt::Display for TlsFault {
 /// All addresses are tried at once, so that one that is filtered does not hold up the others. When none accepts, the
 /// reason is that of the first address in the resolver's order.
 pub async fn connect(host: &str, port: u16, until: Instant) -> Result<(), Reason> {
-    let addresses = match timeout_at(until, resolve(host, port)).await {
-        Ok(found) => found.map_err(|why| Reason::Unresolved(why.0))?,
-        Err(_) => return Err(Reason::Unresolved("no answer from the resolver".to_owned())),
-    };
+    let addresses = addresses(host, until).await?;
     let mut tries: FuturesUnordered<_> = addresses
         .into_iter()
         .enumerate()
-        .map(async |(place, address)| (place, connect_to(address, until).await))
+        .map(async |(place, address)| (place, connect_to((address, port).into(), until).await))
         .collect();
     let mut first: Option<(usize, Reason)> = None;
     while let Some((place, outcome)) = tries.next().await {
@@ -135,39 +184,52 @@ pub async fn connect(host: &str, port: u16, until: Instant) -> Result<(), Reason
     Err(first.map_or_else(|| Reason::Unresolved("it has no address".to_owned()), |(_, reason)| reason))
 }
 
+/// The addresses of `host`, of which there is at least one.
+pub async fn addresses(host: &str, until: Instant) -> Result<Vec<IpAddr>, Reason> {
+    match timeout_at(until, resolve(host)).await {
+        Ok(found) => found.map_err(|why| Reason::Unresolved(why.0)),
+        Err(_) => Err(Reason::Unresolved("no answer from the resolver".to_owned())),
+    }
+}
+
 async fn connect_to(address: SocketAddr, until: Instant) -> Result<(), Reason> {
-    match timeout_at(until, TcpStream::connect(address)).await {
+    let stream = begin(address).map_err(|error| socket_reason(&error))?;
+    match timeout_at(until, finish(stream)).await {
+        Ok(Ok(stream)) if is_to_itself(&stream) => {
+            // Reset, or the kernel would keep the port busy for a minute, and its server could not bind to it.
+            let _ = stream.set_zero_linger();
+            Err(Reason::Refused)
+        }
         Ok(Ok(_)) => Ok(()),
         Ok(Err(error)) => Err(socket_reason(&error)),
         Err(_) => Err(Reason::Filtered),
     }
 }
 
-/// The addresses of `host`, by the system's resolver.
-async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, Unresolved> {
-    match lookup_host((host, port)).await {
-        Ok(found) => Ok(found.collect()),
-        Err(error) => {
-            let why = error.to_string();
-            Err(Unresolved(why.strip_prefix("failed to lookup address information: ").unwrap_or(&why).to_owned()))
-        }
+/// Begins to connect. On this machine the kernel has refused it, where nothing listens, by the time that this returns:
+/// such a try costs four system calls, and none of the runtime's.
+fn begin(address: SocketAddr) -> io::Result<std::net::TcpStream> {
+    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let socket = socket::socket(family, SockType::Stream, flags, None)?;
+    match socket::connect(socket.as_raw_fd(), &SockaddrStorage::from(address)) {
+        Ok(()) | Err(Errno::EINPROGRESS) => (),
+        Err(error) => return Err(error.into()),
     }
+    let stream = std::net::TcpStream::from(socket);
+    stream.take_error()?.map_or(Ok(stream), Err)
 }
 
-/// The resolver's reason, which goes through the HTTP client unharmed.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct Unresolved(String);
+async fn finish(stream: std::net::TcpStream) -> io::Result<TcpStream> {
+    let stream = TcpStream::from_std(stream)?;
+    stream.writable().await?;
+    stream.take_error()?.map_or(Ok(stream), Err)
+}
 
-struct Resolver;
-
-impl reqwest::dns::Resolve for Resolver {
-    fn resolve(&self, name: reqwest::dns::Name) -> reqwest::dns::Resolving {
-        Box::pin(async move {
-            let found = resolve(name.as_str(), 0).await?;
-            Ok(Box::new(found.into_iter()) as reqwest::dns::Addrs)
-        })
-    }
+/// Whether the kernel chose as the source port the very port that nobody listens on: such a connection opens, to
+/// itself. It happens to whoever asks often enough for a port of the ephemeral range on this machine.
+fn is_to_itself(stream: &TcpStream) -> bool {
+    matches!((stream.local_addr(), stream.peer_addr()), (Ok(here), Ok(there)) if here == there)
 }
 
 /// Whether the address is one of this machine's own: then the kernel would send to it from itself.
@@ -222,84 +284,194 @@ fn socket_reason(error: &io::Error) -> Reason {
     }
 }
 
-/// A client for tries at web servers on this machine or in this cluster: no proxy, no redirect followed, no connection
-/// kept.
+/// A client for tries at web servers on this machine or in this cluster: no proxy unless asked, no redirect followed,
+/// no connection kept.
 #[derive(Debug, Clone)]
 pub struct Asker(reqwest::Client);
+
+/// The files that an `https` connection is made with.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// PEM certificates of the authorities that are trusted, and no others; `None` for the machine's own store.
+    pub ca: Option<PathBuf>,
+    /// A PEM client certificate, with its chain, and its key unless that has a file of its own.
+    pub cert: Option<PathBuf>,
+    /// The PEM key of that certificate.
+    pub key: Option<PathBuf>,
+}
 
 /// The client could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum BadAsker {
-    /// The file with the authorities' certificates cannot be read.
-    #[error("read the CA certificates in {path}")]
+    /// A file cannot be read.
+    #[error("read the {what} in {path}: {source}")]
     Unreadable {
+        /// What should be in it.
+        what: &'static str,
         /// The file.
         path: String,
         /// Why.
         #[source]
         source: io::Error,
     },
-    /// It holds no certificate.
-    #[error("{path} holds no PEM certificate that can be used")]
-    NoCertificate {
+    /// It holds something else.
+    #[error("{path} holds no {what} that can be used")]
+    Useless {
+        /// What should be in it.
+        what: &'static str,
         /// The file.
         path: String,
-        /// Why, when the TLS library said so.
-        #[source]
-        source: Option<reqwest::Error>,
     },
     /// The TLS library refused.
-    #[error("prepare the HTTP client")]
+    #[error("prepare the HTTP client: {0}")]
     Client(#[source] reqwest::Error),
 }
 
-impl Explain for BadAsker {}
+impl Explain for BadAsker {
+    fn advice(&self) -> Option<String> {
+        match self {
+            Self::Unreadable { .. } | Self::Client(_) => None,
+            Self::Useless { .. } => Some("write it in PEM; a key must not have a passphrase".to_owned()),
+        }
+    }
+}
+
+/// What came.
+#[derive(Debug)]
+pub struct Answer {
+    /// The HTTP status.
+    pub status: u16,
+    /// Its body, up to [`LONGEST_BODY`] bytes; empty when it was not asked for.
+    pub body: String,
+}
+
+/// How much of an answer's body is looked at, in bytes.
+const LONGEST_BODY: usize = 64 << 10;
 
 impl Asker {
     /// A client without any authority, for `http` alone: to read the system's costs tens of milliseconds.
-    pub fn plain() -> Result<Self, BadAsker> {
-        Self::build(Self::builder().tls_certs_only([]))
+    pub fn plain(use_proxy: bool) -> Result<Self, BadAsker> {
+        Self::build(http::builder().tls_certs_only([]), use_proxy)
     }
 
-    /// A client that trusts the machine's own certificate store.
-    pub fn system() -> Result<Self, BadAsker> {
-        Self::build(Self::builder())
-    }
-
-    /// A client that trusts the PEM certificates in this file, and no others.
-    pub fn trusting(ca: &Path) -> Result<Self, BadAsker> {
-        let path = || ca.display().to_string();
-        let pem = std::fs::read(ca).map_err(|source| BadAsker::Unreadable { path: path(), source })?;
-        let roots = reqwest::Certificate::from_pem_bundle(&pem)
-            .map_err(|source| BadAsker::NoCertificate { path: path(), source: Some(source) })?;
-        if roots.is_empty() {
-            return Err(BadAsker::NoCertificate { path: path(), source: None });
+    /// A client for `https` with these files.
+    pub fn with_tls(files: &TlsFiles, use_proxy: bool) -> Result<Self, BadAsker> {
+        let mut builder = http::builder();
+        if let Some(path) = &files.ca {
+            let what = "CA certificate";
+            let roots = reqwest::Certificate::from_pem_bundle(&read(what, path)?).unwrap_or_default();
+            if roots.is_empty() {
+                return Err(useless(what, path));
+            }
+            builder = builder.tls_certs_only(roots);
         }
-        Self::build(Self::builder().tls_certs_only(roots))
+        if let Some(path) = &files.cert {
+            builder = builder.identity(identity(path, files.key.as_ref().unwrap_or(path))?);
+        }
+        Self::build(builder, use_proxy)
     }
 
-    fn builder() -> reqwest::ClientBuilder {
-        reqwest::Client::builder()
-            .no_proxy()
-            .redirect(Redirect::none())
-            .pool_max_idle_per_host(0)
-            .dns_resolver(Resolver)
-            .user_agent(concat!("nodeagent/", env!("CARGO_PKG_VERSION")))
-    }
-
-    fn build(builder: reqwest::ClientBuilder) -> Result<Self, BadAsker> {
+    fn build(builder: reqwest::ClientBuilder, use_proxy: bool) -> Result<Self, BadAsker> {
+        let builder = builder.redirect(Redirect::none()).pool_max_idle_per_host(0);
+        let builder = if use_proxy { builder } else { builder.no_proxy() };
         builder.build().map(Self).map_err(BadAsker::Client)
     }
 
-    /// The status that `GET url` is answered with. `host` and `port` are the server's.
-    pub async fn get(&self, url: &str, host: &str, port: u16, until: Instant) -> Result<u16, Reason> {
+    /// What `METHOD url` is answered with. `host` and `port` are the server's.
+    pub async fn ask(
+        &self,
+        method: &str,
+        url: &str,
+        (host, port): (&str, u16),
+        want_body: bool,
+        until: Instant,
+    ) -> Result<Answer, Reason> {
         // The last quarter is for finding out, when no answer comes, whether even a connection does.
         let now = Instant::now();
         let patience = now + (until.saturating_duration_since(now) * 3 / 4);
-        match timeout_at(patience, self.0.get(url).send()).await {
-            Ok(Ok(answer)) => Ok(answer.status().as_u16()),
+        let method = reqwest::Method::from_bytes(method.as_bytes()).map_err(|e| Reason::Other(e.to_string()))?;
+        let asked = async {
+            let mut answer = self.0.request(method, url).send().await?;
+            let mut body = Vec::new();
+            while want_body && body.len() < LONGEST_BODY {
+                let Some(chunk) = answer.chunk().await? else { break };
+                body.extend_from_slice(&chunk);
+            }
+            body.truncate(LONGEST_BODY);
+            let body = String::from_utf8_lossy(&body).into_owned();
+            Ok(Answer { status: answer.status().as_u16(), body })
+        };
+        match timeout_at(patience, asked).await {
+            Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => Err(http_reason(&error)),
             Err(_) => Err(connect(host, port, until).await.err().unwrap_or(Reason::NoAnswer)),
+        }
+    }
+}
+
+fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, BadAsker> {
+    std::fs::read(path).map_err(|source| BadAsker::Unreadable { what, path: path.display().to_string(), source })
+}
+
+fn useless(what: &'static str, path: &Path) -> BadAsker {
+    BadAsker::Useless { what, path: path.display().to_string() }
+}
+
+/// A client certificate and its key, of any kind that OpenSSL reads: the TLS layer itself wants PKCS#8.
+fn identity(cert: &Path, key: &Path) -> Result<reqwest::Identity, BadAsker> {
+    let (chain, pem) = (read("client certificate", cert)?, Zeroizing::new(read("client key", key)?));
+    if X509::stack_from_pem(&chain).unwrap_or_default().is_empty() {
+        return Err(useless("client certificate", cert));
+    }
+    // Without the callback OpenSSL would ask for a passphrase on the terminal.
+    let parsed = PKey::private_key_from_pem_callback(&pem, |_| Ok(0));
+    let pkcs8 = parsed.and_then(|key| key.private_key_to_pem_pkcs8()).map_err(|_| useless("client key", key))?;
+    reqwest::Identity::from_pkcs8_pem(&chain, &Zeroizing::new(pkcs8))
+        .map_err(|_| useless("client certificate for that key", cert))
+}
+
+/// One unit, seen through systemd.
+pub struct UnitProbe {
+    systemd: Systemd,
+    unit: UnitName,
+    changes: SignalStream<'static>,
+}
+
+impl UnitProbe {
+    /// Begins to listen for the unit's changes.
+    pub async fn new(unit: &UnitName, until: Instant) -> Result<Self, Reason> {
+        let start = async {
+            let systemd = Systemd::default();
+            let changes = systemd.changes(unit).await?;
+            Ok(Self { systemd, unit: unit.clone(), changes })
+        };
+        match timeout_at(until, start).await {
+            Ok(probe) => probe.map_err(|error: SystemdError| Reason::Other(error.to_string())),
+            Err(_) => Err(Reason::Other("no answer from systemd".to_owned())),
+        }
+    }
+
+    /// Whether it is active now.
+    pub async fn look(&self, until: Instant) -> Result<(), Reason> {
+        match timeout_at(until, self.systemd.unit(&self.unit)).await {
+            Err(_) => Err(Reason::Other("no answer from systemd".to_owned())),
+            Ok(Err(error)) => Err(Reason::Other(error.to_string())),
+            Ok(Ok(None)) => Err(Reason::NoUnit),
+            Ok(Ok(Some(sight))) => match (sight.active.as_str(), sight.sub.as_str()) {
+                ("active" | "reloading", _) => Ok(()),
+                ("failed", _) | (_, "auto-restart" | "auto-restart-queued") => {
+                    Err(Reason::UnitFailed(self.systemd.report(&self.unit, false).await.to_string().trim().to_owned()))
+                }
+                (active, sub) => Err(Reason::UnitInactive(format!("{active} ({sub})"))),
+            },
+        }
+    }
+
+    /// Returns when something about the unit changed.
+    pub async fn changed(&mut self) {
+        if self.changes.next().await.is_none() {
+            // The bus is gone; the next look says so.
+            std::future::pending::<()>().await;
         }
     }
 }
@@ -333,7 +505,11 @@ fn http_reason(error: &reqwest::Error) -> Reason {
 
 /// native-tls gives OpenSSL's verdict on a certificate as text only: the words of `X509_verify_cert_error_string(3)`.
 fn tls_fault(text: &str) -> Option<TlsFault> {
-    const VERDICTS: [(&str, TlsFault); 9] = [
+    const VERDICTS: [(&str, TlsFault); 12] = [
+        // Alerts that the server sent, which are about us.
+        ("alert certificate required", TlsFault::NoClientCertificate),
+        ("alert bad certificate", TlsFault::ClientCertificate),
+        ("alert unknown ca", TlsFault::ClientCertificate),
         ("certificate has expired", TlsFault::Expired),
         ("certificate is not yet valid", TlsFault::NotYetValid),
         ("hostname mismatch", TlsFault::WrongName),

@@ -51,6 +51,8 @@ impl Policy {
 pub enum Tried<E> {
     /// Another attempt may succeed.
     Transient(E),
+    /// Another attempt may succeed, but not before this time has passed: the server said so (`Retry-After`).
+    NotBefore(E, Duration),
     /// No other attempt would.
     Permanent(E),
 }
@@ -122,13 +124,14 @@ pub async fn retry<T, E>(
     let mut attempts = 0;
     for pause in policy.pauses() {
         attempts += 1;
-        let error = match timeout_at(deadline, attempt()).await {
+        let (error, pause) = match timeout_at(deadline, attempt()).await {
             Ok(Ok(done)) => return Ok(done),
             Ok(Err(Tried::Permanent(error))) => return Err(GaveUp::Permanent { attempts, error }),
-            Ok(Err(Tried::Transient(error))) => error,
+            Ok(Err(Tried::Transient(error))) => (error, pause),
+            Ok(Err(Tried::NotBefore(error, asked))) => (error, pause.max(asked)),
             Err(_) => break,
         };
-        let fits = Instant::now() + pause < deadline;
+        let fits = Instant::now().checked_add(pause).is_some_and(|end| end < deadline);
         if fits {
             on_retry(&error, pause);
         }
@@ -242,6 +245,27 @@ mod tests {
         .await;
         assert_eq!(result, Err(GaveUp::Deadline { attempts: 1, last: Some("down") }));
         assert!(start.elapsed() < Duration::from_secs(10), "it slept {:?}", start.elapsed());
+    }
+
+    #[tokio::test]
+    async fn what_the_server_asks_for_is_waited() {
+        let (mut count, mut pauses) = (0, Vec::new());
+        let asked = Duration::from_millis(20);
+        let result = retry(
+            within(10_000),
+            &QUICK,
+            |_, pause| pauses.push(pause),
+            async || {
+                count += 1;
+                if count < 3 { Err(Tried::NotBefore("busy", asked)) } else { Ok(count) }
+            },
+        )
+        .await;
+        assert_eq!((result, pauses), (Ok(3), vec![asked, asked]));
+
+        let asked = Tried::NotBefore("busy", Duration::MAX);
+        let result = retry(within(10_000), &QUICK, |_, _| panic!("no retry fits"), async || Err::<(), _>(asked)).await;
+        assert_eq!(result, Err(GaveUp::Deadline { attempts: 1, last: Some("busy") }));
     }
 
     #[tokio::test]

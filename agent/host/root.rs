@@ -63,6 +63,11 @@ pub fn advice(source: &io::Error) -> Option<String> {
 }
 
 impl FileError {
+    /// `doing` something with the file at `path` failed.
+    pub fn new(doing: &'static str, path: String, source: io::Error) -> Self {
+        Self { doing, path, source }
+    }
+
     /// Whether there was no such file.
     pub fn is_absent(&self) -> bool {
         self.source.kind() == io::ErrorKind::NotFound
@@ -84,6 +89,12 @@ impl Root {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let dir = nix::fcntl::open(&path, flags, Mode::empty()).map_err(|e| fail(e.into()))?;
         Ok(Self { dir: Arc::new(dir), path })
+    }
+
+    /// Opens the tree at `path`, which is made if it is not there.
+    pub fn create(path: &Path) -> Result<Self, FileError> {
+        std::fs::create_dir_all(path).map_err(|e| FileError::new("make directory", path.display().to_string(), e))?;
+        Self::open(path)
     }
 
     /// Whether it is the running machine's own tree, and live resources are therefore its own too.
@@ -134,6 +145,14 @@ impl Root {
         }
     }
 
+    /// Whether a directory is in memory only, so that what is written there is gone with the next boot. What cannot be
+    /// looked at is not said to be.
+    pub fn is_volatile(&self, path: &RootPath) -> bool {
+        let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC).resolve(RESOLVE);
+        let kind = nix::fcntl::openat2(&self.dir, path.relative(), how).and_then(nix::sys::statfs::fstatfs);
+        kind.is_ok_and(|stat| stat.filesystem_type() == nix::sys::statfs::TMPFS_MAGIC)
+    }
+
     /// The names in a directory, sorted; none if there is no such directory.
     pub fn list(&self, path: &RootPath) -> Result<Vec<String>, FileError> {
         let how = OpenHow::new().flags(OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC).resolve(RESOLVE);
@@ -152,6 +171,14 @@ impl Root {
         }
         names.sort();
         Ok(names)
+    }
+
+    /// How many bytes can still be written below a directory that exists.
+    pub fn free_space(&self, path: &RootPath) -> Result<u64, FileError> {
+        let how = OpenHow::new().flags(OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC).resolve(RESOLVE);
+        let stat = nix::fcntl::openat2(&self.dir, path.relative(), how).and_then(nix::sys::statvfs::fstatvfs);
+        let stat = stat.map_err(|e| self.fail("ask for the free space of", path, e))?;
+        Ok(stat.blocks_available().saturating_mul(stat.fragment_size()))
     }
 
     /// Opens a file for reading; the last component is not followed.
@@ -181,15 +208,26 @@ impl Root {
 
     /// Puts a whole file in place, atomically and durably.
     pub fn put(&self, path: &RootPath, bytes: &[u8], meta: Meta) -> Result<(), FileError> {
-        self.replace(path, meta, |file| file.write_all(bytes).map(|()| true).map_err(|e| self.fail("write", path, e)))
-            .map(drop)
+        self.replace(path, &temporary_name(path), meta, |file| {
+            file.write_all(bytes).map(|()| true).map_err(|e| self.fail("write", path, e))
+        })
+        .map(drop)
+    }
+
+    /// The same for a file that is also written without the agent's lock, by a caller that has one of its own: a run that
+    /// puts the same file in place at the same moment has another temporary file, so that the last one wins, whole.
+    pub fn put_aside(&self, path: &RootPath, bytes: &[u8], meta: Meta) -> Result<(), FileError> {
+        self.replace(path, &format!(".{}{ASIDE}", path.name()), meta, |file| {
+            file.write_all(bytes).map(|()| true).map_err(|e| self.fail("write", path, e))
+        })
+        .map(drop)
     }
 
     /// Copies a file of any size into place, atomically and durably, if its bytes have this digest. Returns whether they
     /// have.
     pub fn copy(&self, from: &RootPath, path: &RootPath, sha256: &Sha256, meta: Meta) -> Result<bool, FileError> {
         let mut source = self.open_file(from)?;
-        self.replace(path, meta, |target| {
+        self.replace(path, &temporary_name(path), meta, |target| {
             let mut hasher = openssl::sha::Sha256::new();
             let mut buffer = vec![0; 1 << 18];
             loop {
@@ -209,25 +247,25 @@ impl Root {
     fn replace(
         &self,
         path: &RootPath,
+        temporary: &str,
         meta: Meta,
         write: impl FnOnce(&mut File) -> Result<bool, FileError>,
     ) -> Result<bool, FileError> {
         let parent = self.parent(path).map_err(|e| self.fail("open the directory of", path, e))?;
-        let temporary = temporary_name(path);
-        let mut file = exclusive(&parent, &temporary).map_err(|e| self.fail_beside(path, e))?;
+        let mut file = exclusive(&parent, temporary).map_err(|e| self.fail_beside(path, e))?;
         let written = (|| {
             if !write(&mut file)? {
                 return Ok(false);
             }
             self.finish(&file, meta).map_err(|e| self.fail("set owner and mode of", path, e))?;
             file.sync_all().map_err(|e| self.fail("sync", path, e))?;
-            nix::fcntl::renameat(&parent, temporary.as_str(), &parent, last(path))
+            nix::fcntl::renameat(&parent, temporary, &parent, last(path))
                 .map_err(|e| self.fail("rename into place", path, e))?;
             Ok(true)
         })();
         if !matches!(written, Ok(true)) {
             // Best effort: what stays is removed by the next run, which uses the same name.
-            let _ = nix::unistd::unlinkat(&parent, temporary.as_str(), UnlinkatFlags::NoRemoveDir);
+            let _ = nix::unistd::unlinkat(&parent, temporary, UnlinkatFlags::NoRemoveDir);
             return written;
         }
         sync_dir(&parent).map_err(|e| self.fail("sync the directory of", path, e))?;
@@ -418,8 +456,19 @@ fn last(path: &RootPath) -> &str {
 /// The end of every temporary name.
 const TEMPORARY: &str = ".nodeagent-new";
 
+/// The end of the temporary names of [`Root::put_aside`].
+const ASIDE: &str = ".nodeagent-aside";
+
 fn temporary_name(path: &RootPath) -> String {
     format!(".{}{TEMPORARY}", path.name())
+}
+
+/// A path that the caller of this program gave, from where that caller is.
+pub fn absolute(path: &Path) -> Result<RootPath, FileError> {
+    let fail = |source| FileError { doing: "find", path: path.display().to_string(), source };
+    let bad = |_| fail(io::Error::new(io::ErrorKind::InvalidFilename, "it is no plain path (`..`, not UTF-8)"));
+    let absolute = std::path::absolute(path).map_err(fail)?;
+    absolute.to_string_lossy().parse().map_err(bad)
 }
 
 /// Takes the caller's umask out of every mode: what this process makes has the mode that it asks for, at once, rather

@@ -4,10 +4,12 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
+use super::swap::Swap;
 use crate::config::settings::Rlimit;
-use crate::config::values::{ModuleName, RootPath, Sha256, SysctlKey, UnitName};
-use crate::engine::change::Meta;
+use crate::config::values::{Limit, ModuleName, RootPath, Sha256, SysctlKey, UnitName};
+use crate::engine::change::{Meta, ProcessLimit};
 use crate::engine::resource::{CannotTell, Seen, Thing};
+use crate::engine::unitfile::UnitFile;
 
 /// What was seen of one thing.
 #[derive(Debug, Clone)]
@@ -16,14 +18,24 @@ pub enum Sight {
     Entry(Entry),
     /// Of a file; nothing when there is none.
     Digest(Option<Sha256>),
+    /// Of what we wrote to a path.
+    Written(Vec<Sha256>),
     /// Of a unit; nothing when systemd knows no such unit.
     Unit(Option<UnitSight>),
     /// Of a unit's main process; nothing when it has none.
     Limits(Option<LimitsSight>),
+    /// Of a unit's processes; nothing when systemd knows no such unit.
+    Processes(Option<ProcessesSight>),
+    /// Of the files that a unit is loaded from, in the order in which systemd reads them.
+    Files(Vec<ReadFile>),
+    /// Of systemd itself.
+    Manager(ManagerSight),
     /// Of a sysctl; nothing when this kernel does not have it.
     Sysctl(Option<String>),
     /// Whether the module is loaded or built in.
     Module(bool),
+    /// Swap in use; the unit of each is there if systemd has it loaded.
+    Swaps(Vec<Swap>),
     /// The time.
     Clock(SystemTime),
 }
@@ -85,10 +97,82 @@ pub struct LimitsSight {
     pub pid: u32,
     /// Soft and hard, from `/proc/PID/limits`; [`u64::MAX`] for unlimited.
     pub rlimits: Vec<(Rlimit, u64, u64)>,
-    /// `pids.max` of its control group; nothing where the pids controller is not delegated.
-    pub pids_max: Option<u64>,
+    /// Its control group and those above it, from the inside out; none where the pids controller is not delegated.
+    pub groups: Vec<Group>,
     /// The hard limits of systemd itself: nothing that it starts can have more without `CAP_SYS_RESOURCE`.
     pub ceiling: Vec<(Rlimit, u64)>,
+    /// The most open files that the kernel allows to any process (`fs.nr_open`).
+    pub most_files: u64,
+}
+
+/// A control group, and the most tasks that it may have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Group {
+    /// Its name, which is that of its unit: `system.slice`.
+    pub name: String,
+    /// Its `pids.max`; [`u64::MAX`] for no limit.
+    pub pids_max: u64,
+    /// The files that its unit is loaded from, where the group has a limit.
+    pub files: Vec<ReadFile>,
+}
+
+/// A file of systemd's as it was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadFile {
+    /// Where.
+    pub path: String,
+    /// Its content.
+    pub content: UnitFile,
+}
+
+/// The processes of a unit's own control group.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ProcessesSight {
+    /// Whether this program may raise hard limits (`CAP_SYS_RESOURCE`).
+    pub may_raise: bool,
+    /// The most open files that the kernel allows to any process (`fs.nr_open`).
+    pub most_files: u64,
+    /// Each process.
+    pub all: Vec<ProcessSight>,
+}
+
+impl ProcessesSight {
+    /// The limit that the process has which this one is of; nothing if there is no such process any more.
+    pub fn limit(&self, of: &ProcessLimit) -> Option<Limit> {
+        self.all.iter().find(|process| process.pid == of.pid)?.limit(of.started, of.rlimit)
+    }
+}
+
+/// One process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProcessSight {
+    /// Its number.
+    pub pid: u32,
+    /// When it started, in clock ticks since the boot.
+    pub started: u64,
+    /// Soft and hard, from `/proc/PID/limits`.
+    pub rlimits: Vec<(Rlimit, u64, u64)>,
+}
+
+impl ProcessSight {
+    /// One of its limits, if it is the process that started then.
+    pub fn limit(&self, started: u64, rlimit: Rlimit) -> Option<Limit> {
+        let (_, soft, hard) = self.rlimits.iter().find(|(other, ..)| *other == rlimit && self.started == started)?;
+        Some(Limit { soft: *soft, hard: *hard })
+    }
+}
+
+/// What systemd itself says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ManagerSight {
+    /// `252.39-1~deb12u1`
+    pub version: String,
+    /// What a unit gets that says nothing; nothing where this systemd has no such default.
+    pub tasks_max: Option<u64>,
+    /// The same for open files.
+    pub no_file: Option<Limit>,
+    /// The files that it has this from, in the order in which it reads them.
+    pub files: Vec<ReadFile>,
 }
 
 impl Seen {
@@ -120,6 +204,14 @@ impl Seen {
         }
     }
 
+    /// The digests of what we wrote to the path.
+    pub fn written(&self, path: &RootPath) -> Result<&[Sha256], CannotTell> {
+        match self.0.get(&Thing::Written(path.clone())) {
+            Some(Ok(Sight::Written(digests))) => Ok(digests),
+            other => Err(not_seen(path, other)),
+        }
+    }
+
     /// The unit; nothing if systemd knows no such unit.
     pub fn unit(&self, unit: &UnitName) -> Result<Option<&UnitSight>, CannotTell> {
         match self.0.get(&Thing::Unit(unit.clone())) {
@@ -136,6 +228,30 @@ impl Seen {
         }
     }
 
+    /// The unit's processes; nothing if systemd knows no such unit.
+    pub fn processes(&self, unit: &UnitName) -> Result<Option<&ProcessesSight>, CannotTell> {
+        match self.0.get(&Thing::Processes(unit.clone())) {
+            Some(Ok(Sight::Processes(sight))) => Ok(sight.as_ref()),
+            other => Err(not_seen(unit, other)),
+        }
+    }
+
+    /// The files that the unit is loaded from.
+    pub fn unit_files(&self, unit: &UnitName) -> Result<&[ReadFile], CannotTell> {
+        match self.0.get(&Thing::UnitFiles(unit.clone())) {
+            Some(Ok(Sight::Files(files))) => Ok(files),
+            other => Err(not_seen(unit, other)),
+        }
+    }
+
+    /// What systemd itself says.
+    pub fn manager(&self) -> Result<&ManagerSight, CannotTell> {
+        match self.0.get(&Thing::Manager) {
+            Some(Ok(Sight::Manager(sight))) => Ok(sight),
+            other => Err(not_seen(&"systemd", other)),
+        }
+    }
+
     /// The sysctl's value; nothing if this kernel has no such sysctl.
     pub fn sysctl(&self, key: &SysctlKey) -> Result<Option<&str>, CannotTell> {
         match self.0.get(&Thing::Sysctl(key.clone())) {
@@ -149,6 +265,14 @@ impl Seen {
         match self.0.get(&Thing::Module(name.clone())) {
             Some(Ok(Sight::Module(loaded))) => Ok(*loaded),
             other => Err(not_seen(name, other)),
+        }
+    }
+
+    /// The swap in use.
+    pub fn swaps(&self) -> Result<&[Swap], CannotTell> {
+        match self.0.get(&Thing::Swaps) {
+            Some(Ok(Sight::Swaps(swaps))) => Ok(swaps),
+            other => Err(not_seen(&"swap", other)),
         }
     }
 

@@ -59,6 +59,11 @@ pub fn read(root: &Root, config: Option<&Path>) -> Result<Vec<Source>, SourceErr
     }
 }
 
+/// Whether there is a configuration at all. One that was asked for by name has to be there.
+pub fn is_configured(root: &Root, config: Option<&Path>) -> Result<bool, SourceError> {
+    Ok(config.is_some() || root.read(&RootPath::literal(DEFAULT))?.is_some())
+}
+
 /// One file of the invoking machine.
 pub fn text(path: &Path) -> io::Result<Vec<u8>> {
     std::fs::read(path)

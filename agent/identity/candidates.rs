@@ -35,6 +35,22 @@ impl Candidate<'_> {
         (!shown.is_empty()).then(|| shown.join("; "))
     }
 
+    /// Which network of the cluster's own it lies in.
+    pub fn inside(&self) -> Option<&Reason> {
+        self.reasons.iter().find(|reason| matches!(reason, Reason::Inside { .. }))
+    }
+
+    /// Whether it may move to another machine.
+    pub fn is_shared(&self) -> bool {
+        self.reasons.iter().any(|reason| matches!(reason, Reason::ApiEndpoint | Reason::Shared))
+    }
+
+    /// Whether it is the API server's, and yet looks like any machine's own: with a network, on a link that leads out.
+    pub fn looks_own(&self) -> bool {
+        let host_only = if self.ip().is_ipv4() { 32 } else { 128 };
+        self.reasons == [Reason::ApiEndpoint] && self.address.prefix < host_only
+    }
+
     /// Whether a person who pins it knows better than the rules that speak against it.
     ///
     /// `exactly` says that the pin names this very address. What cannot work is refused even then.
@@ -104,9 +120,9 @@ impl fmt::Display for Reason {
     }
 }
 
-/// All addresses in the kernel's order, each judged.
-pub fn candidates<'a>(cluster: &ClusterSettings, facts: &'a Facts) -> Vec<Candidate<'a>> {
-    let endpoint = api_endpoint(cluster, facts);
+/// All addresses in the kernel's order, each judged; without a configuration there is no cluster to judge by.
+pub fn candidates<'a>(cluster: Option<&ClusterSettings>, facts: &'a Facts) -> Vec<Candidate<'a>> {
+    let endpoint = cluster.and_then(|cluster| api_endpoint(cluster, facts));
     let mut found: Vec<Candidate<'a>> = facts
         .links
         .iter()
@@ -123,14 +139,15 @@ pub fn candidates<'a>(cluster: &ClusterSettings, facts: &'a Facts) -> Vec<Candid
 }
 
 /// What speaks against an address by itself.
-fn judge(cluster: &ClusterSettings, endpoint: Option<IpAddr>, link: &Link, address: &Address) -> Vec<Reason> {
+fn judge(cluster: Option<&ClusterSettings>, endpoint: Option<IpAddr>, link: &Link, address: &Address) -> Vec<Reason> {
     let ip = address.ip;
     if ip.is_loopback() {
         return vec![Reason::Loopback];
     }
     let mut reasons = Vec::new();
     reasons.extend(container_link(link).map(|whose| Reason::ContainerLink { whose }));
-    for (network, cidr) in [("pod", cluster.pod_cidr), ("service", cluster.service_cidr)] {
+    let networks = cluster.map(|cluster| [("pod", cluster.pod_cidr), ("service", cluster.service_cidr)]);
+    for (network, cidr) in networks.into_iter().flatten() {
         if cidr.contains(ip) {
             reasons.push(Reason::Inside { network, cidr });
         }

@@ -2,46 +2,75 @@
 
 use std::net::IpAddr;
 
-use super::candidates::{Candidate, Reason, candidates};
-use super::{Identity, NoIdentity, Rejected, peers};
+use super::candidates::{Candidate, candidates};
+use super::{Identity, NoIdentity, Place, Rejected, peers};
 use crate::config::settings::{AddressChoice, ClusterSettings, NameChoice, NodeSettings};
 use crate::config::values::{Cidr, InterfaceName, NodeName};
 use crate::host::facts::{DefaultRoute, Facts, PeerRoute};
 
-/// Chooses the node's name and address.
-pub fn choose(node: &NodeSettings, cluster: &ClusterSettings, facts: &Facts) -> Result<Identity, NoIdentity> {
+/// Chooses the node's name and address. `last` is the address of the last boot, for when nothing else tells.
+pub fn choose(
+    node: &NodeSettings,
+    cluster: &ClusterSettings,
+    facts: &Facts,
+    last: Option<IpAddr>,
+) -> Result<Identity, NoIdentity> {
     let name = choose_name(&node.name, &facts.hostname)?;
+    Ok(Identity { name, place: place(&node.address, Some(cluster), facts, last)? })
+}
+
+/// Chooses the address alone; without a configuration there is no cluster to reach.
+pub fn place(
+    choice: &AddressChoice,
+    cluster: Option<&ClusterSettings>,
+    facts: &Facts,
+    last: Option<IpAddr>,
+) -> Result<Place, NoIdentity> {
     let all = candidates(cluster, facts);
     let mut notes = Vec::new();
-    let picked = match &node.address {
-        AddressChoice::Interface(interface) => on_interface(&all, interface),
-        AddressChoice::Network(cidr) => in_network(&all, *cidr),
-        AddressChoice::Automatic => match towards_peers(&all, cluster, facts, &mut notes) {
+    let mut inside = None;
+    let picked = match (choice, cluster) {
+        (AddressChoice::Interface(interface), _) => on_interface(&all, interface),
+        (AddressChoice::Network(cidr), _) => in_network(&all, *cidr),
+        (AddressChoice::Automatic, None) => by_default_route(&all, facts, &mut notes).or_else(|| the_only_one(&all)),
+        (AddressChoice::Automatic, Some(cluster)) => match towards_peers(&all, cluster, facts, &mut notes) {
             Towards::Picked(picked) => Some(picked),
-            Towards::Wait => None,
+            Towards::Unresolved => as_last_time(&all, last),
+            Towards::Wait(at) => {
+                inside = all[at].inside().map(|reason| (all[at].ip(), reason.clone()));
+                None
+            }
             Towards::Unsaid => by_default_route(&all, facts, &mut notes),
         },
     };
     let Some(picked) = picked else {
         notes.extend(survey(&all, facts));
-        return Err(NoIdentity::Address { wanted: wanted(&node.address), seen: notes });
+        return Err(NoIdentity::Address { wanted: wanted(choice), inside, seen: notes });
     };
     let chosen = &all[picked.at];
-    let rejected = all
-        .iter()
-        .enumerate()
-        .filter(|(at, _)| *at != picked.at)
-        .map(|(_, other)| Rejected {
-            link: other.link.name.clone(),
-            address: other.ip(),
-            why: match other.why_not() {
-                Some(why) => why,
-                None if other.ip().is_ipv6() && chosen.ip().is_ipv4() => "usable, but IPv4 comes first".to_owned(),
-                None => format!("usable, but not the {}", picked.why),
-            },
-        })
-        .collect();
-    Ok(Identity { name, address: chosen.ip(), link: chosen.link.name.clone(), why: picked.why, rejected })
+    let rejected = all.iter().enumerate().filter(|(at, _)| *at != picked.at);
+    Ok(Place {
+        address: chosen.ip(),
+        ipv6: ipv6_of(&all, chosen),
+        link: chosen.link.name.clone(),
+        rejected: rejected.map(|(_, other)| rejection(other, chosen, &picked.why)).collect(),
+        why: picked.why,
+    })
+}
+
+fn rejection(other: &Candidate<'_>, chosen: &Candidate<'_>, why_chosen: &str) -> Rejected {
+    let why = match other.why_not() {
+        Some(why) => why,
+        None if other.ip().is_ipv6() && chosen.ip().is_ipv4() => "usable, but IPv4 comes first".to_owned(),
+        None => format!("usable, but not the {why_chosen}"),
+    };
+    Rejected { link: other.link.name.clone(), address: other.ip(), why }
+}
+
+/// The chosen address if it is IPv6, else the first good IPv6 address of its link.
+fn ipv6_of(all: &[Candidate<'_>], chosen: &Candidate<'_>) -> Option<IpAddr> {
+    let beside = |c: &&Candidate<'_>| c.link.index == chosen.link.index && c.ip().is_ipv6() && c.is_good();
+    if chosen.ip().is_ipv6() { Some(chosen.ip()) } else { all.iter().find(beside).map(Candidate::ip) }
 }
 
 fn choose_name(choice: &NameChoice, hostname: &str) -> Result<NodeName, NoIdentity> {
@@ -81,22 +110,28 @@ fn in_network(all: &[Candidate<'_>], cidr: Cidr) -> Option<Picked> {
 enum Towards {
     /// This one.
     Picked(Picked),
-    /// Nothing for now, and the default route must not be asked instead: it may well be the wrong one.
-    Wait,
+    /// A name does not resolve yet, and the default route must not be asked instead: it may well be the wrong one.
+    Unresolved,
+    /// This candidate, which cannot be the node's, and another one would only hide that.
+    Wait(usize),
     /// Nothing.
     Unsaid,
 }
 
-/// The source address that the kernel would use towards the first peer that tells.
+/// The source address that the kernel would use towards the first peer that tells. The API server is asked first; where
+/// it is this machine itself, it tells nothing, and the others are asked.
 fn towards_peers(all: &[Candidate<'_>], cluster: &ClusterSettings, facts: &Facts, notes: &mut Vec<String>) -> Towards {
-    let mut wait = false;
+    let mut unsaid = Towards::Unsaid;
+    let mut beside = None;
     for (host, port) in peers(cluster) {
         let key = Facts::peer_key(&host, port);
         let (peer, source) = match facts.routes.get(&key) {
             Some(PeerRoute::Via { peer, source }) => (*peer, *source),
             Some(PeerRoute::Unresolved { why }) => {
                 notes.push(format!("{key}: the name does not resolve: {why}"));
-                wait = true;
+                if matches!(unsaid, Towards::Unsaid) {
+                    unsaid = Towards::Unresolved;
+                }
                 continue;
             }
             Some(PeerRoute::Unroutable { peer, why }) => {
@@ -120,19 +155,40 @@ fn towards_peers(all: &[Candidate<'_>], cluster: &ClusterSettings, facts: &Facts
             return Towards::Picked(Picked { at, why: format!("source address towards {key}") });
         };
         notes.push(format!("{key}: the kernel would use {source} of {}: {why}", all[at].link.name));
-        let against = &all[at].reasons;
-        if against.iter().any(|reason| matches!(reason, Reason::Inside { .. })) {
+        if all[at].inside().is_some() {
             // The node's network and the cluster's overlap: whichever other address there is would hide it.
-            wait = true;
-        } else if against.iter().any(|reason| matches!(reason, Reason::ApiEndpoint | Reason::Shared)) {
+            unsaid = Towards::Wait(at);
+        } else if all[at].is_shared() && beside.is_none() {
             // A shared address says nothing of who the node is, but it does say which network the cluster is on.
-            if let Some(at) = first_good(all, &all[at].link.name, source.is_ipv6(), None) {
-                let why = format!("own address beside the shared {source} of the link that leads to {key}");
-                return Towards::Picked(Picked { at, why });
+            beside = first_good(all, &all[at].link.name, source.is_ipv6(), None).map(|at| Picked {
+                at,
+                why: format!("own address beside the shared {source} of the link that leads to {key}"),
+            });
+            if beside.is_none() && all[at].looks_own() {
+                notes.push(format!("{source}: if it is this machine's for good, say so with node.cidr: {source}/32"));
+                unsaid = Towards::Wait(at);
             }
         }
     }
-    if wait { Towards::Wait } else { Towards::Unsaid }
+    beside.map_or(unsaid, Towards::Picked)
+}
+
+/// The address of the last boot, if it is still there and fit.
+fn as_last_time(all: &[Candidate<'_>], last: Option<IpAddr>) -> Option<Picked> {
+    let at = all.iter().position(|c| Some(c.ip()) == last && c.is_good())?;
+    Some(Picked { at, why: "address of the last boot, since the API server's name does not resolve".to_owned() })
+}
+
+/// The one address that is fit, if no other is.
+fn the_only_one(all: &[Candidate<'_>]) -> Option<Picked> {
+    let fit = |ipv6: bool| -> Vec<usize> {
+        (0..all.len()).filter(|at| all[*at].ip().is_ipv6() == ipv6 && all[*at].is_good()).collect()
+    };
+    let (v4, v6) = (fit(false), fit(true));
+    match if v4.is_empty() { v6 } else { v4 }[..] {
+        [at] => Some(Picked { at, why: "only address that is fit".to_owned() }),
+        _ => None,
+    }
 }
 
 /// The default route of the lowest metric that has a good address; IPv4 first.

@@ -9,8 +9,10 @@
 //! - **Idempotence**: a pure function: the same facts give the same choice and the same words.
 //!
 //! The address is, in this order: one on the pinned interface or in the pinned network; the source address that the
-//! kernel itself would use towards the API server; an address of the link with the default route of lowest metric.
-//! IPv4 comes first. What an address must not be is in `candidates`; which links are not the machine's own, in `links`.
+//! kernel itself would use towards the API server, or where that is this machine itself, towards the other machines of
+//! `cluster.peers`; an address of the link with the default route of lowest metric. IPv4 comes first, and the IPv6 address
+//! of the same link is recorded beside it. What an address must not be is in `candidates`; which links are not the
+//! machine's own, in `links`. `docs/network.md` has a table of networks and what is chosen there.
 //!
 //! Where a rule of the design met the world:
 //! - **/32**: Google's and Hetzner's machines have nothing else. It counts as shared only beside a wider address of the
@@ -20,7 +22,10 @@
 //! - **A shared source address** (this machine holds the API server's address now) still tells the right link, so that
 //!   link's own address is taken before the default route is asked: it may well lead elsewhere.
 //! - **No choice is better than a wrong one** where the API server's name does not resolve yet, or where the address
-//!   towards it lies in the pod or service network. The caller waits, or a person decides.
+//!   towards it lies in the pod or service network. The caller waits, or a person decides. Only when a name does not
+//!   resolve to the end, the address of the last boot holds, if it is still there.
+//! - **Without a configuration** there is no API server to ask about, and no network is known to be the cluster's: the
+//!   default route decides, or the machine has but one address that is fit.
 
 mod candidates;
 mod choose;
@@ -29,26 +34,64 @@ mod links;
 mod tests;
 
 use std::net::IpAddr;
+use std::ops::Deref;
 
 use serde::Serialize;
 
 pub use candidates::{Candidate, Reason, candidates};
-pub use choose::choose;
+pub use choose::{choose, place};
 pub use links::container_link;
 
 use crate::config::settings::ClusterSettings;
-use crate::config::values::{BadValue, NodeName};
+use crate::config::values::{BadValue, HttpUrl, NodeName};
 use crate::engine::fault::Explain;
-use crate::host::facts::Facts;
 
-/// The node's name and address, and why.
+/// The node's name, and its place in the network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Identity {
     /// The node's name.
     pub name: NodeName,
+    /// Its address, and why.
+    #[serde(flatten)]
+    pub place: Place,
+}
+
+/// An identity is a place with a name: planners ask it for the address.
+impl Deref for Identity {
+    type Target = Place;
+
+    fn deref(&self) -> &Place {
+        &self.place
+    }
+}
+
+impl Identity {
+    /// The plain machine of [`crate::host::facts::Facts::sample`], for tests.
+    ///
+    /// # Panics
+    /// Never: its texts are constants, and tests use it.
+    #[expect(clippy::expect_used, reason = "constants")]
+    pub fn sample() -> Self {
+        let place = Place {
+            address: IpAddr::from([10, 10, 30, 21]),
+            ipv6: None,
+            link: "eth0".into(),
+            why: "source address towards 10.10.30.11:6443".into(),
+            rejected: Vec::new(),
+        };
+        Self { name: "worker-01".parse().expect("a name"), place }
+    }
+}
+
+/// Where a machine is in its network, and why there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Place {
     /// The address that the rest of the cluster can reach.
     pub address: IpAddr,
+    /// The IPv6 address of the same link: the address itself where that is IPv6; nothing if the link has none that is fit.
+    pub ipv6: Option<IpAddr>,
     /// The link that carries it.
     pub link: String,
     /// Why this address.
@@ -86,6 +129,8 @@ pub enum NoIdentity {
     Address {
         /// Where it should have been.
         wanted: String,
+        /// The address that would have been taken, did it not lie in a network of the cluster's own.
+        inside: Option<(IpAddr, Reason)>,
         /// Each route, link and address seen, and why it was not taken.
         seen: Vec<String>,
     },
@@ -106,18 +151,9 @@ impl Explain for NoIdentity {
     }
 }
 
-/// The machines whose routes tell which address the cluster can reach, by host and port: Facts are gathered for these.
+/// The machines whose routes tell which address the cluster can reach, by host and port: Facts are
+/// gathered for these.
+/// The API server comes first.
 pub fn peers(cluster: &ClusterSettings) -> Vec<(String, u16)> {
-    vec![cluster.api_server.host_port()]
-}
-
-/// The IPv6 address to name beside an IPv4 one: the first good one of the chosen link.
-pub fn ipv6_beside(cluster: &ClusterSettings, facts: &Facts, identity: &Identity) -> Option<IpAddr> {
-    if identity.address.is_ipv6() {
-        return Some(identity.address);
-    }
-    candidates(cluster, facts)
-        .iter()
-        .find(|candidate| candidate.link.name == identity.link && candidate.ip().is_ipv6() && candidate.is_good())
-        .map(Candidate::ip)
+    std::iter::once(&cluster.api_server).chain(cluster.peers.values()).map(HttpUrl::host_port).collect()
 }

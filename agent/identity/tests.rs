@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::config::settings::{AddressChoice, NameChoice, NodeSettings};
 use crate::engine::fault::{Class, Fault};
-use crate::host::facts::{Address, DefaultRoute, Flaw, Link, PeerRoute};
+use crate::host::facts::{Address, DefaultRoute, Facts, Flaw, Link, PeerRoute};
 
 const API: &str = "https://10.10.30.11:6443";
 
@@ -49,6 +49,7 @@ fn route(text: &str) -> DefaultRoute {
 fn cluster(api: &str) -> ClusterSettings {
     ClusterSettings {
         api_server: api.parse().expect("a URL"),
+        peers: BTreeMap::new(),
         pod_cidr: "10.244.0.0/16".parse().expect("a network"),
         service_cidr: "10.96.0.0/12".parse().expect("a network"),
         dns: ip("10.96.0.10"),
@@ -57,7 +58,7 @@ fn cluster(api: &str) -> ClusterSettings {
 }
 
 fn node(address: AddressChoice) -> NodeSettings {
-    NodeSettings { name: NameChoice::Hostname, address }
+    NodeSettings { name: NameChoice::Hostname, address, coreos_environment: false }
 }
 
 fn interface(name: &str) -> AddressChoice {
@@ -322,7 +323,7 @@ fn network_shapes() {
     for case in cases() {
         let (cluster, facts) = facts_of(&case);
         let name = case.name;
-        let got = choose(&node(case.pin.clone()), &cluster, &facts);
+        let got = choose(&node(case.pin.clone()), &cluster, &facts, None);
         match (case.want, got) {
             (Ok((link, address, why)), Ok(identity)) => {
                 assert_eq!((identity.link.as_str(), identity.address), (link, ip(address)), "{name}: {}", identity.why);
@@ -359,7 +360,7 @@ fn names() {
     ];
     for (hostname, want) in table {
         let facts = Facts { hostname: hostname.into(), ..Facts::sample() };
-        let got = choose(&node(AddressChoice::Automatic), &cluster(API), &facts);
+        let got = choose(&node(AddressChoice::Automatic), &cluster(API), &facts, None);
         match (want, got) {
             (Ok(name), Ok(identity)) => assert_eq!(identity.name.as_str(), name, "{hostname:?}"),
             (Err(part), Err(error)) => {
@@ -370,18 +371,18 @@ fn names() {
             (want, got) => panic!("{hostname:?}: wanted {want:?}, got {got:?}"),
         }
     }
-    let pinned = NodeSettings {
-        name: NameChoice::Pinned("core-01".parse().expect("a name")),
-        address: AddressChoice::Automatic,
-    };
+    let pinned =
+        NodeSettings { name: NameChoice::Pinned("core-01".parse().expect("a name")), ..node(AddressChoice::Automatic) };
     let facts = Facts { hostname: "localhost".into(), ..Facts::sample() };
-    let identity = choose(&pinned, &cluster(API), &facts).expect("a pinned name needs no hostname");
+    let identity = choose(&pinned, &cluster(API), &facts, None).expect("a pinned name needs no hostname");
     assert_eq!(identity.name.as_str(), "core-01");
 }
 
 #[test]
-fn the_api_server_is_the_peer() {
-    assert_eq!(peers(&cluster("https://[fd00::1]:6443")), [("fd00::1".to_owned(), 6443)]);
+fn the_api_server_is_the_first_peer() {
+    let mut several = cluster("https://[fd00::1]:6443");
+    several.peers.insert("core-02".parse().expect("a name"), "https://10.10.30.12:2379".parse().expect("a URL"));
+    assert_eq!(peers(&several), [("fd00::1".to_owned(), 6443), ("10.10.30.12".to_owned(), 2379)]);
     assert_eq!(peers(&cluster("https://api")), [("api".to_owned(), 443)]);
 }
 
@@ -389,6 +390,108 @@ fn the_api_server_is_the_peer() {
 fn ipv6_of_the_same_link_is_named_beside() {
     let mut facts = Facts::sample();
     facts.links[1] = link(2, "eth0 up 10.10.30.21/24 fe80::1/64 fd00::20/64!tentative fd00::21/64");
-    let identity = choose(&node(AddressChoice::Automatic), &cluster(API), &facts).expect("an identity");
-    assert_eq!(ipv6_beside(&cluster(API), &facts, &identity), Some(ip("fd00::21")));
+    let identity = choose(&node(AddressChoice::Automatic), &cluster(API), &facts, None).expect("an identity");
+    assert_eq!(identity.ipv6, Some(ip("fd00::21")));
+}
+
+/// The API server is this machine itself, and core-02 is the other controller.
+fn controller(api: &str, links: &[&str], routes: &[(&str, PeerRoute)]) -> Result<Identity, NoIdentity> {
+    let mut cluster = cluster(api);
+    cluster.peers.insert("core-02".parse().expect("a name"), "https://10.10.30.12:2379".parse().expect("a URL"));
+    let mut facts = Facts::sample();
+    facts.links = (1..).zip(links).map(|(index, text)| link(index, text)).collect();
+    facts.default_routes = NAT.iter().map(|text| route(text)).collect();
+    facts.routes = routes.iter().map(|(key, found)| ((*key).to_owned(), found.clone())).collect();
+    choose(&node(AddressChoice::Automatic), &cluster, &facts, None)
+}
+
+#[test]
+fn where_the_api_server_is_this_machine_the_other_peers_tell() {
+    let other = ("10.10.30.12:2379", via("10.10.30.12", "10.10.30.21"));
+    let table: [(&str, &str, &[&str], PeerRoute); 3] = [
+        ("on 127.0.0.1", "https://127.0.0.1:6443", VAGRANT, via("127.0.0.1", "127.0.0.1")),
+        (
+            "a virtual address that it holds now",
+            API,
+            &["eth0 up 10.0.2.15/24", "eth1 up 10.10.30.11/32 10.10.30.21/24"],
+            via("10.10.30.11", "10.10.30.11"),
+        ),
+        (
+            "a virtual address on a link of its own",
+            API,
+            &["eth0 up 10.0.2.15/24", "eth1 up 10.10.30.21/24", "eth2 up 10.10.30.11/32"],
+            via("10.10.30.11", "10.10.30.11"),
+        ),
+    ];
+    for (name, api, links, api_route) in table {
+        let key = if api == API { "10.10.30.11:6443" } else { "127.0.0.1:6443" };
+        let found =
+            controller(api, links, &[(key, api_route), other.clone()]).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert_eq!((found.address, found.link.as_str()), (ip("10.10.30.21"), "eth1"), "{name}: {}", found.why);
+        assert_eq!(found.why, "source address towards 10.10.30.12:2379", "{name}");
+    }
+}
+
+#[test]
+fn the_api_servers_own_address_is_not_passed_over_for_a_worse_one() {
+    // The only controller: its one address in the cluster's network is the API server's.
+    let links = ["eth0 up 10.0.2.15/24", "eth1 up 10.10.30.11/24"];
+    let silent = PeerRoute::Unroutable { peer: ip("10.10.30.12"), why: "Network is unreachable".into() };
+    let routes = [("10.10.30.11:6443", via("10.10.30.11", "10.10.30.11")), ("10.10.30.12:2379", silent)];
+    let error = controller(API, &links, &routes).expect_err("eth0 leads nowhere near").to_string();
+    assert!(error.contains("say so with node.cidr: 10.10.30.11/32"), "{error}");
+}
+
+#[test]
+fn a_name_that_never_resolves_leaves_the_last_boots_address() {
+    let unresolved = PeerRoute::Unresolved { why: "Try again".into() };
+    let case = Case { api: "https://api.example.com:6443", peer: Some(unresolved), ..cases().remove(0) };
+    let (cluster, facts) = facts_of(&Case { links: VAGRANT, routes: NAT, ..case });
+    let node = node(AddressChoice::Automatic);
+    let with = |last: Option<&str>| choose(&node, &cluster, &facts, last.map(ip));
+    let kept = with(Some("10.10.30.21")).expect("it is still there");
+    assert_eq!((kept.address, kept.link.as_str()), (ip("10.10.30.21"), "eth1"));
+    assert!(kept.why.contains("last boot"), "{}", kept.why);
+    for gone in [None, Some("10.10.30.22")] {
+        let error = with(gone).expect_err("nothing tells").to_string();
+        assert!(error.contains("does not resolve"), "{gone:?}: {error}");
+    }
+}
+
+#[test]
+fn an_address_in_the_clusters_own_network_is_named_with_that_network() {
+    let case = cases().into_iter().find(|case| case.name.contains("must not hide it")).expect("the case");
+    let (cluster, facts) = facts_of(&case);
+    // Not even the address of the last boot hides it.
+    let last = Some(ip("10.0.2.15"));
+    let Err(NoIdentity::Address { inside: Some((address, reason)), .. }) =
+        choose(&node(AddressChoice::Automatic), &cluster, &facts, last)
+    else {
+        panic!("the overlap is not said")
+    };
+    assert_eq!((address, reason.to_string().as_str()), (ip("10.244.3.7"), "inside the pod network 10.244.0.0/16"));
+}
+
+#[test]
+fn without_a_configuration_the_default_route_decides_or_there_is_but_one() {
+    type Row<'a> = (&'a str, &'a [&'a str], &'a [&'a str], Option<&'a str>);
+    let table: [Row<'_>; 5] = [
+        ("the default route", VAGRANT, NAT, Some("10.0.2.15")),
+        (
+            "one address and no default route",
+            &["lo up 127.0.0.1/8", "eth1 up 10.10.30.21/24"],
+            &[],
+            Some("10.10.30.21"),
+        ),
+        ("several and no default route", VAGRANT, &[], None),
+        ("one IPv6 address", &["eth0 up fe80::1/64 fd00::15/64"], &[], Some("fd00::15")),
+        ("no network is known to be the pods'", &["eth0 up 10.244.3.7/24"], &[], Some("10.244.3.7")),
+    ];
+    for (name, links, routes, want) in table {
+        let mut facts = Facts::sample();
+        facts.links = (1..).zip(links).map(|(index, text)| link(index, text)).collect();
+        facts.default_routes = routes.iter().map(|text| route(text)).collect();
+        let got = place(&AddressChoice::Automatic, None, &facts, None).map(|place| place.address);
+        assert_eq!(got.ok(), want.map(ip), "{name}");
+    }
 }

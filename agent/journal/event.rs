@@ -3,11 +3,13 @@
 //! A `MESSAGE_ID` is a 128-bit constant, made once with `systemd-id128 new` and never changed: people and programs
 //! search by it (`journalctl MESSAGE_ID=…`). The catalogue is documented in `docs/journal.md`.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::config::values::UnitName;
+use crate::config::values::{RootPath, UnitName};
 use crate::engine::change::Debt;
 use crate::engine::id::{Id, Step};
+use crate::identity::Reason;
 
 /// How much an event matters, by syslog's priorities (syslog(3)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,7 +50,7 @@ pub enum Event<'a> {
         /// The node's name.
         name: &'a str,
         /// Its address.
-        address: std::net::IpAddr,
+        address: IpAddr,
         /// The link.
         link: &'a str,
         /// Why.
@@ -57,6 +59,51 @@ pub enum Event<'a> {
     /// The identity is being waited for.
     IdentityAwaited {
         /// Why there is none yet.
+        why: &'a str,
+    },
+    /// The address is another than at the last boot.
+    AddressChanged {
+        /// What it was.
+        was: IpAddr,
+        /// What it is.
+        now: IpAddr,
+        /// The link that carries it.
+        link: &'a str,
+    },
+    /// The certificate that the node shows to others is not for its address.
+    AddressNotInCertificate {
+        /// The address.
+        address: IpAddr,
+        /// The certificate's file.
+        certificate: &'a RootPath,
+        /// The addresses that it is for.
+        has: &'a [IpAddr],
+    },
+    /// The address that the kernel would use lies in a network of the cluster's own, so it is not taken.
+    AddressInside {
+        /// The address.
+        address: IpAddr,
+        /// In which network, and whose that is.
+        reason: &'a Reason,
+    },
+    /// Something could not stand in the env file.
+    LeftOut {
+        /// What, and why.
+        what: &'a str,
+    },
+    /// The env file was written outside of a run.
+    Refreshed {
+        /// The file.
+        path: &'a RootPath,
+    },
+    /// The clock is being waited for.
+    ClockAwaited {
+        /// What is wrong with it.
+        why: &'a str,
+    },
+    /// Nothing has synchronised the clock.
+    ClockUnsynchronised {
+        /// What systemd says of it.
         why: &'a str,
     },
     /// A resource was brought to what is wanted.
@@ -88,12 +135,29 @@ pub enum Event<'a> {
         /// What to do; may be empty.
         advice: &'a str,
     },
+    /// A download goes on.
+    Fetching {
+        /// Of what.
+        what: &'a str,
+        /// How much of it is there.
+        bytes: u64,
+        /// How large it is, if the server says so.
+        total: Option<u64>,
+        /// How much of it this run fetched.
+        from_network: u64,
+        /// In which time.
+        took: Duration,
+    },
     /// A download is complete and verified.
     Fetched {
-        /// Where from.
-        url: &'a str,
-        /// How large.
+        /// Of what.
+        what: &'a str,
+        /// Where from; nothing if an earlier run had fetched it whole.
+        url: Option<&'a str>,
+        /// How large it is.
         bytes: u64,
+        /// How much of it this run fetched.
+        from_network: u64,
         /// How long it took.
         took: Duration,
         /// Attempts that failed before.
@@ -139,6 +203,18 @@ pub enum Event<'a> {
         /// What was found.
         why: &'a str,
     },
+    /// What is written to this machine's configuration is gone with the next boot.
+    Volatile {
+        /// The directory that is in memory.
+        path: &'a str,
+    },
+    /// A file that somebody else wrote is about to be replaced; a copy of it is kept.
+    KeptAside {
+        /// The file.
+        path: &'a str,
+        /// The copy.
+        to: &'a str,
+    },
     /// Bootstrap does nothing because a rollback asked for that.
     Held {
         /// When the rollback was.
@@ -166,9 +242,17 @@ impl Event<'_> {
             Self::RunEnded { .. } => "2915e37b50d34b9f981281bc1e949ee1",
             Self::IdentityChosen { .. } => "7874d355fddd40bea13e6a83d02d3da2",
             Self::IdentityAwaited { .. } => "5a687ab917474a3aae46af4026bad81d",
+            Self::AddressChanged { .. } => "b6408f4eaa394fe8a64a12394abc3e67",
+            Self::AddressNotInCertificate { .. } => "197c694a44094dda8254d207a5aeb747",
+            Self::AddressInside { .. } => "e87610fa216149edbe9ded21bce2db58",
+            Self::LeftOut { .. } => "30117f62a70e471e959855807da22520",
+            Self::Refreshed { .. } => "54c35e2e1eb04002be4de1f62566d108",
+            Self::ClockAwaited { .. } => "ae58cb729d75424bbef254015cee4fbf",
+            Self::ClockUnsynchronised { .. } => "807cb8befcb74d38976a2bbc27f6242c",
             Self::Changed { .. } => "bd38940bc9eb46388dbe639a096736da",
             Self::CommandFailed { .. } => "ee5c77b004da4fbf82ac38dc00421a35",
             Self::ResourceFailed { .. } => "b0e46aa44ae34c3e80287c644aec80cb",
+            Self::Fetching { .. } => "d504731cfd814141bab8c7d8be2246a2",
             Self::Fetched { .. } => "fbee1c8caef04616b7604c1f499d2d4f",
             Self::Retrying { .. } => "bdec490dae1c4201a097b8354c24d2a3",
             Self::TargetAwaited { .. } => "6ad6cdc83fdb46b5aa59398aeb8a969b",
@@ -176,6 +260,8 @@ impl Event<'_> {
             Self::JobWaits { .. } => "d16481672e9a44b29e0e435178868341",
             Self::DebtPaid { .. } => "34ac12a47dd84eeba2297a1ea0049daa",
             Self::NotProven { .. } => "08dbf08ef8d44a94963887949f3cc016",
+            Self::Volatile { .. } => "8ef1338f45ef4d7faeeb0bd0d48c2a5a",
+            Self::KeptAside { .. } => "3af50c34f715463f95b6b8eb8f39a920",
             Self::Held { .. } => "933ad59b4d404cb3bf0da277e270685a",
             Self::Undone { .. } => "e82de099e1264071bef65cdb430f53c2",
             Self::Kept { .. } => "3da418399ff54af0bb35df8bcc75dd27",
@@ -186,7 +272,17 @@ impl Event<'_> {
     pub fn level(&self) -> Level {
         match self {
             Self::CommandFailed { .. } | Self::ResourceFailed { .. } => Level::Error,
-            Self::NotProven { .. } | Self::Held { .. } | Self::Kept { .. } | Self::Retrying { .. } => Level::Warning,
+            Self::NotProven { .. }
+            | Self::Volatile { .. }
+            | Self::KeptAside { .. }
+            | Self::Held { .. }
+            | Self::Kept { .. }
+            | Self::Retrying { .. }
+            | Self::AddressChanged { .. }
+            | Self::AddressNotInCertificate { .. }
+            | Self::AddressInside { .. }
+            | Self::LeftOut { .. }
+            | Self::ClockUnsynchronised { .. } => Level::Warning,
             Self::RunEnded { result, .. } if *result != "done" => Level::Error,
             _ => Level::Info,
         }
@@ -206,20 +302,51 @@ impl Event<'_> {
                 format!("this node is {name}, {address} on {link}: {why}")
             }
             Self::IdentityAwaited { why } => format!("waiting for an address: {why}"),
+            Self::AddressChanged { was, now, link } => {
+                format!(
+                    "the address is {now} on {link}, and was {was} before: what others know of this node is out of date"
+                )
+            }
+            Self::AddressNotInCertificate { address, certificate, has } => {
+                let has = has.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(", ");
+                format!("the address is {address}, and {certificate} is for [{has}]: bootstrap has it made anew")
+            }
+            Self::AddressInside { address, reason } => {
+                format!("{address} is what others would reach, and is {reason}: change the one or the other")
+            }
+            Self::LeftOut { what } => (*what).to_owned(),
+            Self::Refreshed { path } => format!("wrote {path}"),
+            Self::ClockAwaited { why } => format!("waiting for the clock: {why}"),
+            Self::ClockUnsynchronised { why } => format!("the clock may be wrong: {why}"),
             Self::Changed { id, summary, took, .. } => format!("{id}: {summary} ({})", seconds(*took)),
             Self::CommandFailed { why, advice: "" } => format!("nodeagent: {why}"),
             Self::CommandFailed { why, advice } => format!("nodeagent: {why}\n  -> {advice}"),
             Self::ResourceFailed { id, why, advice: "", .. } => format!("{id}: {why}"),
             Self::ResourceFailed { id, why, advice, .. } => format!("{id}: {why}; {advice}"),
-            Self::Fetched { url, bytes, took, .. } => {
-                format!("fetched {url}, {}, verified ({})", size(*bytes), seconds(*took))
+            Self::Fetching { what, bytes, total, from_network, took } => {
+                let of = total.map_or_else(String::new, |total| format!(" of {}", size(total)));
+                format!("fetching {what}: {}{of} ({}/s)", size(*bytes), size(per_second(*from_network, *took)))
+            }
+            Self::Fetched { what, url: None, bytes, .. } => {
+                format!("{what} had been fetched before, {}, verified", size(*bytes))
+            }
+            Self::Fetched { url: Some(url), bytes, from_network, took, .. } => {
+                let old = bytes.saturating_sub(*from_network);
+                let old = if old > 0 { format!(" ({} of it before)", size(old)) } else { String::new() };
+                format!("fetched {url}, {}{old}, verified ({})", size(*bytes), seconds(*took))
             }
             Self::Retrying { what, why } => format!("trying {what} again: {why}"),
             Self::TargetAwaited { target, why } => format!("waiting for {target}: {why}"),
             Self::TargetReady { target, took } => format!("{target} is ready ({})", seconds(*took)),
             Self::JobWaits { unit, says } => format!("{unit}: still starting{says}"),
             Self::DebtPaid { debt } => format!("{debt}: done"),
-            Self::NotProven { id, why } => format!("{id}: set, but not in force: {why}"),
+            Self::NotProven { id, why } => format!("{id}: done, but {why}"),
+            Self::Volatile { path } => {
+                format!("{path} is in memory (a volatile boot): what is written there is gone with the next boot")
+            }
+            Self::KeptAside { path, to } => {
+                format!("{path} was changed by hand or is not nodeagent's, and is replaced; it is kept as {to}")
+            }
             Self::Held { since } => format!(
                 "nothing done: a rollback at {since} holds this node until its configuration changes or bootstrap --resume"
             ),
@@ -252,8 +379,12 @@ impl Event<'_> {
                 fields.duration = Some(*took);
             }
             Self::TargetReady { took, .. } => fields.duration = Some(*took),
-            Self::Fetched { bytes, took, retries, .. } => {
+            Self::Fetching { bytes, took, .. } => {
                 fields.bytes = Some(*bytes);
+                fields.duration = Some(*took);
+            }
+            Self::Fetched { from_network, took, retries, .. } => {
+                fields.bytes = Some(*from_network);
                 fields.duration = Some(*took);
                 fields.retries = Some(*retries);
             }
@@ -289,9 +420,14 @@ fn seconds(took: Duration) -> String {
     }
 }
 
-/// A size as people read it.
+#[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "for people")]
+fn per_second(bytes: u64, took: Duration) -> u64 {
+    (bytes as f64 / took.as_secs_f64().max(0.001)) as u64
+}
+
+/// A size in bytes as people read it.
 #[expect(clippy::cast_precision_loss, reason = "a size for people, with one decimal")]
-fn size(bytes: u64) -> String {
+pub fn size(bytes: u64) -> String {
     match bytes {
         0..1_000 => format!("{bytes} B"),
         1_000..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),

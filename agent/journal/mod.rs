@@ -6,5 +6,5 @@
 mod event;
 mod sinks;
 
-pub use event::{Event, Level};
-pub use sinks::{Options, Teller, start};
+pub use event::{Event, Level, size};
+pub use sinks::{Options, StatusLine, Teller, start};

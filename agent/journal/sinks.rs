@@ -71,12 +71,21 @@ impl Teller {
 
     /// Tells one event to every sink.
     pub fn tell(&self, event: &Event<'_>) {
-        let text = event.text();
-        to_journal(event.message_id(), event.level(), &event.fields(), &text);
-        notify::status(&text);
+        let text = note(event);
         if self.sinks.stderr && (self.sinks.verbose || event.level() < Level::Debug) {
             self.line(&text);
         }
+    }
+
+    /// A line that says what is being waited for.
+    pub fn status_line(&self) -> StatusLine<'_> {
+        let line = self.sinks.show_bars.then(|| {
+            let line = ProgressBar::new_spinner().with_style(style("{spinner} {wide_msg}"));
+            let line = self.sinks.bars.add(line);
+            line.enable_steady_tick(Duration::from_millis(250));
+            line
+        });
+        StatusLine { teller: self, line }
     }
 
     /// One line on stderr, above any progress bar.
@@ -101,6 +110,51 @@ impl Teller {
             bar.enable_steady_tick(Duration::from_millis(250));
         }
         bar
+    }
+}
+
+/// Tells one event to every sink but stderr, and returns its text.
+fn note(event: &Event<'_>) -> String {
+    let text = event.text();
+    to_journal(event.message_id(), event.level(), &event.fields(), &text);
+    notify::status(&text);
+    text
+}
+
+/// What is being waited for: on a terminal one line that is written over and over, and gone with this value; elsewhere
+/// a line for each event.
+pub struct StatusLine<'t> {
+    teller: &'t Teller,
+    line: Option<ProgressBar>,
+}
+
+impl StatusLine<'_> {
+    /// Tells an event that the next one makes old.
+    pub fn tell(&self, event: &Event<'_>) {
+        match &self.line {
+            Some(line) => line.set_message(note(event)),
+            None => self.teller.tell(event),
+        }
+    }
+
+    /// Tells an event that stays on the screen.
+    pub fn tell_for_good(&self, event: &Event<'_>) {
+        self.teller.tell(event);
+    }
+
+    /// Shows how it stands where a person looks on. It is no event.
+    pub fn show(&self, text: &str) {
+        if let Some(line) = &self.line {
+            line.set_message(text.to_owned());
+        }
+    }
+}
+
+impl Drop for StatusLine<'_> {
+    fn drop(&mut self) {
+        if let Some(line) = &self.line {
+            line.finish_and_clear();
+        }
     }
 }
 

@@ -1,21 +1,25 @@
 //! The kernel step: what people put into `modprobe` and `sysctl` lines.
 //!
-//! In: `kernel.modules` and `kernel.sysctls` of Settings, and Identity. Out: `/etc/modules-load.d/90-nodeagent.conf` and
-//! `/etc/sysctl.d/90-nodeagent.conf` for later boots, the same in the running kernel now, and our block in `/etc/hosts`.
-//! Idempotent because each value is read before it is set.
+//! In: `kernel` of Settings, and Identity. Out: `/etc/modules-load.d/90-nodeagent.conf` and
+//! `/etc/sysctl.d/zz-nodeagent.conf` for later boots, the same in the running kernel now, swap off and kept off, and our
+//! block in `/etc/hosts`. Idempotent because each value is read before it is set.
 
-use crate::config::settings::Settings;
+mod names;
+mod swap;
+
+use crate::config::settings::{NameChoice, Settings};
 use crate::config::values::{ModuleName, RootPath, SysctlKey};
-use crate::engine::block;
-use crate::engine::change::Change;
+use crate::engine::change::{Change, Debt};
 use crate::engine::file::ManagedFile;
 use crate::engine::id::{Id, Step};
 use crate::engine::resource::{CannotTell, Delta, Diff, Planned, Resource, Seen, Thing};
 use crate::host::facts::Facts;
 use crate::identity::Identity;
+use names::{HostsEntry, LastingHostname};
+use swap::{ServiceKeptOff, SwapOff, UnitsKeptOff};
 
 /// The resources of this step.
-pub fn plan(settings: &Settings, _facts: &Facts, identity: &Identity) -> Vec<Planned> {
+pub fn plan(settings: &Settings, facts: &Facts, identity: &Identity) -> Vec<Planned> {
     let kernel = &settings.kernel;
     let id = |name: &str| Id::new(Step::Kernel, name);
     let planned = |name: &str, key: &str, what: Box<dyn Resource>| Planned {
@@ -33,7 +37,9 @@ pub fn plan(settings: &Settings, _facts: &Facts, identity: &Identity) -> Vec<Pla
         all.push(planned(&format!("module-{name}"), &format!("kernel.modules.{name}"), Box::new(what)));
     }
     let sysctls = list(kernel.sysctls.iter().map(|(key, value)| format!("{key} = {value}")));
-    let sysctl_file = RootPath::literal("/etc/sysctl.d/90-nodeagent.conf");
+    // Of all files the last one by name wins (sysctl.d(5)), and /etc/sysctl.conf is read as 99-sysctl.conf: what is set
+    // now must still be set after a reboot.
+    let sysctl_file = RootPath::literal("/etc/sysctl.d/zz-nodeagent.conf");
     all.push(planned("sysctl.d", "kernel.sysctls", ManagedFile::new(sysctl_file, sysctls)));
     for (key, value) in &kernel.sysctls {
         // As the kernel shows it: tabs and runs of blanks are one blank.
@@ -41,8 +47,28 @@ pub fn plan(settings: &Settings, _facts: &Facts, identity: &Identity) -> Vec<Pla
         let what = RunningSysctl { key: key.clone(), value, after: kernel.modules.clone() };
         all.push(planned(&format!("sysctl-{key}"), &format!("kernel.sysctls.{key}"), Box::new(what)));
     }
-    let hosts = HostsEntry { line: format!("{} {}", identity.address, identity.name) };
+    all.extend(swap_resources(settings, planned));
+    let hosts = HostsEntry { address: identity.address, name: identity.name.clone() };
     all.push(planned("hosts", "node.name", Box::new(hosts)));
+    if settings.node.name == NameChoice::Hostname {
+        all.push(planned("hostname", "node.name", Box::new(LastingHostname { now: facts.hostname.clone() })));
+    }
+    all
+}
+
+/// Swap off now, and by whatever might bring it back.
+fn swap_resources(settings: &Settings, planned: impl Fn(&str, &str, Box<dyn Resource>) -> Planned) -> Vec<Planned> {
+    const KEY: &str = "kernel.swap";
+    let off = !settings.kernel.swap;
+    let reload = |planned: Planned| Planned { owes: vec![Debt::DaemonReload], ..planned };
+    let mut all = Vec::new();
+    if off {
+        all.push(planned("swap", KEY, Box::new(SwapOff)));
+        for service in swap::SERVICES {
+            all.push(reload(planned(&format!("swap-{service}"), KEY, Box::new(ServiceKeptOff::new(service)))));
+        }
+    }
+    all.push(reload(planned("swap.d", KEY, Box::new(UnitsKeptOff::new(off)))));
     all
 }
 
@@ -116,41 +142,19 @@ impl Resource for RunningSysctl {
             }),
         }
     }
-}
 
-/// The node's own name in `/etc/hosts`, so that it resolves to the node's address without DNS.
-struct HostsEntry {
-    line: String,
-}
-
-impl HostsEntry {
-    fn path() -> RootPath {
-        RootPath::literal("/etc/hosts")
-    }
-}
-
-impl Resource for HostsEntry {
-    fn summary(&self) -> String {
-        format!("/etc/hosts: {}", self.line)
+    fn proof_reads(&self) -> Vec<Thing> {
+        vec![Thing::Sysctl(self.key.clone())]
     }
 
-    fn reads(&self) -> Vec<Thing> {
-        vec![Thing::File(Self::path())]
-    }
-
-    fn makes(&self) -> Vec<Thing> {
-        self.reads()
-    }
-
-    fn diff(&self, seen: &Seen) -> Result<Diff, CannotTell> {
-        let now = block::lines(seen.bytes(&Self::path())?.unwrap_or_default()).unwrap_or_default();
-        let want = vec![self.line.clone()];
-        if now == want {
-            return Ok(Diff::Same);
+    /// The kernel takes some values and keeps others, and other programs write sysctls too.
+    fn prove(&self, seen: &Seen) -> Result<(), CannotTell> {
+        match seen.sysctl(&self.key)? {
+            Some(now) if now != self.value => {
+                let why = format!("it is {now}, not {}: the kernel or another program changed it", self.value);
+                Err(CannotTell::new(&self.key, why))
+            }
+            _ => Ok(()),
         }
-        Ok(Diff::Differs {
-            shown: vec![Delta::new("our block", now.join("; "), &self.line)],
-            known: vec![Change::Block { path: Self::path(), lines: want }],
-        })
     }
 }

@@ -1,10 +1,13 @@
 //! The limits step: what people put into drop-ins by hand, set at once and proven.
 //!
-//! In: `limits` of Settings. Out: `/etc/systemd/system/UNIT.d/90-nodeagent.conf` for every start from now on, and
-//! `TasksMax` of a unit that runs, at once. A running unit's resource limits need a restart, which is owed by the drop-in
-//! and paid at the end, or stays owed where `limits.UNIT.restart` is false. Idempotent because the drop-in is compared
-//! whole and the property is read back.
+//! In: `limits` and `systemd` of Settings. Out: `/etc/systemd/system/UNIT.d/90-nodeagent.conf` for every start from now
+//! on, `TasksMax` of a unit that runs, at once, and `/etc/systemd/system.conf.d/90-nodeagent.conf`. A running unit's
+//! resource limits need a restart, which is owed by the drop-in and paid at the end, or stays owed where
+//! `limits.UNIT.restart` is false; or, where `limits.UNIT.inPlace` is true, those of its processes are raised at once.
+//! Idempotent because the drop-ins are compared whole and the properties and limits are read back.
 
+mod in_place;
+mod manager;
 mod proof;
 
 use crate::config::settings::{Settings, UnitLimits};
@@ -14,23 +17,30 @@ use crate::engine::file::ManagedFile;
 use crate::engine::id::{Id, Step};
 use crate::engine::resource::{CannotTell, Delta, Diff, Planned, Resource, Seen, Thing};
 use crate::engine::undo::control_file;
+use crate::engine::unitfile::UnitFile;
 use crate::host::facts::Facts;
 use crate::identity::Identity;
 
-const HEADER: &str = "# Written by nodeagent; put your own settings into a drop-in that sorts after this one.";
+const HEADER: &str = "Written by nodeagent; put your own settings into a drop-in that sorts after this one.";
 
 /// The resources of this step.
 pub fn plan(wanted: &Settings, _facts: &Facts, _identity: &Identity) -> Vec<Planned> {
-    let mut all = Vec::new();
+    // systemd's own defaults come first: they hold for what it loads after them.
+    let mut all: Vec<Planned> = manager::plan(wanted).into_iter().collect();
     for (unit, limits) in &wanted.limits {
         let why = wanted.origins.of(&format!("limits.{unit}"));
         let mut owes = vec![Debt::DaemonReload];
-        if !limits.rlimits.is_empty() {
+        if !limits.rlimits.is_empty() && !limits.in_place {
             owes.push(Debt::Restart(unit.clone()));
         }
         let path = RootPath::literal("/etc/systemd/system").join(&format!("{unit}.d/90-nodeagent.conf"));
-        let content = format!("{HEADER}\n[Service]\n{}\n", settings(limits).join("\n"));
-        let drop_in = DropIn { file: *ManagedFile::new(path, content), unit: unit.clone(), limits: limits.clone() };
+        let content = UnitFile::new(HEADER, "Service", settings(limits));
+        if limits.in_place && !limits.rlimits.is_empty() {
+            let what = in_place::RunningRlimits { unit: unit.clone(), rlimits: limits.rlimits.clone() };
+            let id = Id::new(Step::Limits, format!("{unit}-in-place"));
+            all.push(Planned { id, why: why.clone(), owes: Vec::new(), what: Box::new(what) });
+        }
+        let drop_in = DropIn { file: ManagedFile::unit(path, &content), unit: unit.clone(), limits: limits.clone() };
         all.push(Planned { id: Id::new(Step::Limits, unit), why: why.clone(), owes, what: Box::new(drop_in) });
         if let Some(tasks_max) = limits.tasks_max {
             all.push(Planned {
@@ -44,10 +54,10 @@ pub fn plan(wanted: &Settings, _facts: &Facts, _identity: &Identity) -> Vec<Plan
     all
 }
 
-/// The drop-in's settings, one a line.
-fn settings(limits: &UnitLimits) -> Vec<String> {
-    let rlimits = limits.rlimits.iter().map(|(rlimit, limit)| format!("{}={limit}", rlimit.directive()));
-    let tasks_max = limits.tasks_max.map(|value| format!("TasksMax={}", number(value)));
+/// The drop-in's settings.
+fn settings(limits: &UnitLimits) -> Vec<(String, String)> {
+    let rlimits = limits.rlimits.iter().map(|(rlimit, limit)| (rlimit.directive().to_owned(), limit.to_string()));
+    let tasks_max = limits.tasks_max.map(|value| (PropertyName::TasksMax.as_str().to_owned(), number(value)));
     rlimits.chain(tasks_max).collect()
 }
 
@@ -64,7 +74,8 @@ struct DropIn {
 
 impl Resource for DropIn {
     fn summary(&self) -> String {
-        format!("{}: {}", self.unit, settings(&self.limits).join(" "))
+        let settings = settings(&self.limits).into_iter().map(|(key, value)| format!("{key}={value}"));
+        settings.collect::<Vec<_>>().join(" ")
     }
 
     fn reads(&self) -> Vec<Thing> {
@@ -80,11 +91,12 @@ impl Resource for DropIn {
     }
 
     fn proof_reads(&self) -> Vec<Thing> {
-        vec![Thing::Unit(self.unit.clone()), Thing::Limits(self.unit.clone())]
+        let unit = || self.unit.clone();
+        vec![Thing::Unit(unit()), Thing::Limits(unit()), Thing::UnitFiles(unit()), Thing::Manager]
     }
 
     fn prove(&self, seen: &Seen) -> Result<(), CannotTell> {
-        proof::prove(&self.unit, &self.limits, seen)
+        proof::prove(&self.unit, &self.limits, &self.file.path, seen)
     }
 }
 

@@ -27,6 +27,7 @@ pub fn kubelet(settings: &Settings, identity: &Identity) -> Component {
         "authorization": { "mode": "Webhook" },
         "clusterDNS": [settings.cluster.dns],
         "clusterDomain": settings.cluster.domain,
+        "failSwapOn": !settings.kernel.swap,
         "containerRuntimeEndpoint": "unix:///run/containerd/containerd.sock",
         "staticPodPath": "/etc/kubernetes/manifests",
         "tlsCertFile": pair,

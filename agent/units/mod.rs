@@ -7,12 +7,14 @@
 
 mod components;
 
-use crate::config::settings::Settings;
+use crate::config::catalogue::IMAGES_UNIT;
+use crate::config::settings::{Origin, Settings};
 use crate::config::values::{RootPath, UnitName};
 use crate::engine::change::{Change, Debt, Verb};
 use crate::engine::file::{ManagedFile, ManagedLink};
 use crate::engine::id::{Id, Step};
 use crate::engine::resource::{CannotTell, Delta, Diff, Planned, Resource, Seen, Thing};
+use crate::engine::unitfile::UnitFile;
 use crate::host::facts::Facts;
 use crate::identity::Identity;
 
@@ -32,46 +34,63 @@ struct Component {
     wait: Vec<String>,
 }
 
+/// Refreshes the env file at each boot. It is enabled, and not started: at this boot the network step has done its work.
+const NETWORK: (&str, &str) = ("nodeagent-network.service", include_str!("../../units/nodeagent-network.service"));
+
 /// The resources of this step.
 pub fn plan(settings: &Settings, _facts: &Facts, identity: &Identity) -> Vec<Planned> {
-    let components = [components::kubelet(settings, identity), components::kube_proxy(settings, identity)];
     let mut all: Vec<Planned> = Vec::new();
     let mut running = Vec::new();
-    for component in components {
+    let why = settings.origins.of("role");
+    enabled(&UnitName::literal(NETWORK.0), NETWORK.1, vec![Debt::DaemonReload], &why, &mut all);
+    if !settings.install.images.is_empty() {
+        let unit = UnitName::literal(IMAGES_UNIT);
+        let file = include_str!("../../units/nodeagent-images.service");
+        running.push(service(&unit, file, Vec::new(), &settings.origins.of("kubernetes.images"), &mut all));
+    }
+    for component in [components::kubelet(settings, identity), components::kube_proxy(settings, identity)] {
         let unit = &component.unit;
         let restart = Debt::Restart(unit.clone());
-        let planned = |name: String, owes: Vec<Debt>, what: Box<dyn Resource>| Planned {
-            id: Id::new(Step::Units, name),
-            why: settings.origins.of("role"),
-            owes,
-            what,
-        };
         let (config, content) = component.config.clone();
         let env = RootPath::literal("/etc/kubernetes").join(&format!("{}.env", unit.stem()));
-        let file = RootPath::literal(UNIT_DIR).join(unit.as_str());
-        let enabled = RootPath::literal(UNIT_DIR).join(&format!("multi-user.target.wants/{unit}"));
-        let after = [&config, &env, &file, &enabled].map(|path| Thing::Stat(path.clone())).to_vec();
-        all.push(planned(format!("{}-config", unit.stem()), vec![restart.clone()], ManagedFile::new(config, content)));
-        all.push(planned(
-            format!("{}.env", unit.stem()),
-            vec![restart.clone()],
-            ManagedFile::new(env, env_file(&component)),
-        ));
-        let unit_file = ManagedFile::new(file.clone(), component.unit_file.to_owned());
-        all.push(planned(unit.to_string(), vec![Debt::DaemonReload, restart], unit_file));
-        let link = ManagedLink {
-            path: enabled,
-            to: file.to_string(),
-            purpose: format!("{unit} enabled"),
-            after: vec![Thing::Stat(file)],
-        };
-        all.push(planned(format!("{}-enabled", unit.stem()), vec![Debt::DaemonReload], Box::new(link)));
-        let run = Running { unit: unit.clone(), after };
-        running.push(planned(format!("{}-running", unit.stem()), Vec::new(), Box::new(run)));
+        let after = [&config, &env].map(|path| Thing::Stat(path.clone())).to_vec();
+        let config = ManagedFile::new(config, content);
+        all.push(planned(format!("{}-config", unit.stem()), &why, vec![restart.clone()], config));
+        let env = ManagedFile::new(env, env_file(&component));
+        all.push(planned(format!("{}.env", unit.stem()), &why, vec![restart], env));
+        running.push(service(unit, component.unit_file, after, &why, &mut all));
     }
     // All starts come last and in one round, so that they are queued together.
     all.extend(running);
     all
+}
+
+fn planned(name: String, why: &Origin, owes: Vec<Debt>, what: Box<dyn Resource>) -> Planned {
+    Planned { id: Id::new(Step::Units, name), why: why.clone(), owes, what }
+}
+
+/// Adds a unit's file and the link that has it started at each boot (what `systemctl enable` makes), and returns both.
+fn enabled(unit: &UnitName, text: &str, owes: Vec<Debt>, why: &Origin, all: &mut Vec<Planned>) -> [Thing; 2] {
+    let file = RootPath::literal(UNIT_DIR).join(unit.as_str());
+    let link = RootPath::literal(UNIT_DIR).join(&format!("multi-user.target.wants/{unit}"));
+    let things = [&file, &link].map(|path| Thing::Stat(path.clone()));
+    let unit_file = ManagedFile::unit(file.clone(), &UnitFile::parse(text));
+    all.push(planned(unit.to_string(), why, owes, Box::new(unit_file)));
+    let enablement = ManagedLink {
+        path: link,
+        to: file.to_string(),
+        purpose: format!("{unit} enabled"),
+        after: vec![Thing::Stat(file)],
+    };
+    all.push(planned(format!("{}-enabled", unit.stem()), why, vec![Debt::DaemonReload], Box::new(enablement)));
+    things
+}
+
+/// Adds a unit's file and its enablement, and returns its start, which comes after them and `after`.
+fn service(unit: &UnitName, text: &str, mut after: Vec<Thing>, why: &Origin, all: &mut Vec<Planned>) -> Planned {
+    let owes = vec![Debt::DaemonReload, Debt::Restart(unit.clone())];
+    after.extend(enabled(unit, text, owes, why, all));
+    planned(format!("{}-running", unit.stem()), why, Vec::new(), Box::new(Running { unit: unit.clone(), after }))
 }
 
 /// The unit's `.env`: one line of flags, quoted for `EnvironmentFile=` (systemd.exec(5)).

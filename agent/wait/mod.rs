@@ -4,18 +4,21 @@
 //! or reason has both here: an empty host is refused, a name that does not resolve is told from a port that nothing
 //! listens on, and a deadline ends it.
 //!
-//! Targets are tried side by side, so that one whose packets are dropped holds up no other. Where nothing listens yet
-//! on this machine, a try costs some microseconds and is made every [`NEAR`]; everything else is tried ever more
-//! seldom, down to four times a second.
+//! Targets are tried side by side, so that one whose packets are dropped holds up no other. Files and sockets' paths
+//! are heard of by inotify and units by D-Bus signals; [`HEARD`] is only for what was not. The kernel tells nobody
+//! that a port begins to listen, so it is tried: on this machine, where that costs some microseconds, every [`NEAR`];
+//! on others at most four times a second.
 //!
 //! # Under systemd
 //!
 //! Each `ExecStartPre=` has the unit's `TimeoutStartSec=` to itself (90 s unless set), and a wait's own deadline may
 //! be later. So, every [`TELL_EVERY`], the wait asks by `EXTEND_TIMEOUT_USEC=` for [`EXTENSION`] more from then on, but
-//! never beyond its own deadline: systemd's timeout becomes the later of `TimeoutStartSec=` and what was asked for
-//! last, and a wait that hangs is still killed. systemd listens only in a unit with `NotifyAccess=exec`, and a timeout
-//! can be moved only if there is one: `TimeoutStartSec=` must be finite.
+//! not beyond its own deadline: systemd's timeout becomes the later of `TimeoutStartSec=` and what was asked for
+//! last, and a wait that hangs is still killed. At the end it asks for [`LAST_WORDS`] more than it needs, so that the
+//! wait says why it gave up before systemd cuts it off. systemd listens only in a unit with `NotifyAccess=exec`, and a
+//! timeout can be moved only if there is one: `TimeoutStartSec=` must be finite.
 
+pub mod http;
 pub mod probe;
 pub mod target;
 
@@ -27,7 +30,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
-use self::probe::{Prober, is_near};
+use self::probe::{Prober, Watch};
 use self::target::Target;
 use crate::engine::fault::{Class, Explain};
 use crate::host::notify;
@@ -38,17 +41,27 @@ use crate::host::retry::Policy;
 const TRY: Duration = Duration::from_secs(5);
 
 /// The pause between tries where this machine says at once that there is nothing.
-pub const NEAR: Duration = Duration::from_millis(10);
+pub const NEAR: Duration = Duration::from_millis(5);
 
-/// The pauses between all other tries.
-const FAR: Policy =
+/// The pause between tries where changes are heard of.
+pub const HEARD: Duration = Duration::from_secs(1);
+
+/// The pauses between other tries on this machine.
+const HERE: Policy =
     Policy { first: Duration::from_millis(10), cap: Duration::from_millis(250), growth: 1.5, jitter: 0.1 };
+
+/// The pauses between tries at other machines: 250 ms or more, and not in step.
+const FAR: Policy =
+    Policy { first: Duration::from_millis(275), cap: Duration::from_millis(300), growth: 1.0, jitter: 0.09 };
 
 /// How often a wait says that it still waits.
 pub const TELL_EVERY: Duration = Duration::from_secs(5);
 
 /// How much time a wait asks systemd for: enough to outlive a late or lost message or two.
 pub const EXTENSION: Duration = Duration::from_secs(15);
+
+/// How much time beyond its deadline a wait asks systemd for, to say why it gives up.
+pub const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// How many of the targets must be ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,6 +122,8 @@ pub struct Waited {
 pub struct NotReady {
     /// The targets that are not ready, as they were given.
     pub pending: Vec<Pending>,
+    /// Those that became ready, as in [`Waited`].
+    pub ready: Vec<(Target, Duration)>,
     /// How long the wait lasted.
     pub after: Duration,
 }
@@ -178,7 +193,7 @@ pub async fn wait(
                     }
                 }
                 None if ready.len() == targets.len() => return Ok(Waited { ready }),
-                None => return Err(NotReady { pending: board.pending(), after: start.elapsed() }.into()),
+                None => return Err(NotReady { pending: board.pending(), ready, after: start.elapsed() }.into()),
             },
             _ = ticks.tick() => {
                 extend(deadline);
@@ -190,41 +205,45 @@ pub async fn wait(
 
 /// Tries one target until it is ready (true) or the deadline has come (false). `changed` hears each new reason.
 async fn hold(prober: &Prober, target: &Target, deadline: Option<Instant>, changed: impl Fn(&Reason)) -> bool {
-    let mut pauses = FAR.pauses();
+    let mut watch = Watch::new(prober, target);
+    let (mut here, mut far) = (HERE.pauses(), FAR.pauses());
     let mut last: Option<Reason> = None;
-    let mut near = false;
     loop {
         let full = Instant::now() + TRY;
         let until = deadline.map_or(full, |deadline| deadline.min(full));
-        let Err(reason) = prober.probe(target, until).await else {
+        let Err(reason) = watch.probe(until).await else {
             return true;
         };
         // The deadline may cut a try short: its silence then tells less than the answer before it.
         let cut_short = until < full && reason.is_silence();
         if last.as_ref() != Some(&reason) && !(cut_short && last.is_some()) {
             changed(&reason);
-            // Addresses come and go: asked again whenever the answer is another.
-            near = is_near(target);
+            watch.changed_its_answer();
             last = Some(reason);
         }
         let pause = match &last {
-            Some(reason) if near && reason.is_nothing_there() => NEAR,
-            _ => pauses.next().unwrap_or(FAR.cap),
+            // Of a socket that begins to listen nobody hears.
+            Some(Reason::Refused) if watch.is_near() => NEAR,
+            _ if watch.hears() => HEARD,
+            Some(Reason::Absent) => NEAR,
+            _ if watch.is_near() => here.next().unwrap_or(HERE.cap),
+            _ => far.next().unwrap_or(FAR.cap),
         };
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        sleep(left.map_or(pause, |left| left.min(pause))).await;
-        if left.is_some_and(|left| left <= pause) {
+        tokio::select! {
+            () = watch.changed() => (),
+            () = sleep(left.map_or(pause, |left| left.min(pause))) => (),
+        }
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             return false;
         }
     }
 }
 
-/// Asks systemd for time, never beyond the deadline.
+/// Asks systemd for time, not beyond the deadline but for the last words.
 fn extend(deadline: Option<Instant>) {
-    let left = deadline.map_or(EXTENSION, |deadline| deadline.saturating_duration_since(Instant::now()));
-    if !left.is_zero() {
-        notify::extend_timeout(left.min(EXTENSION));
-    }
+    let left = deadline.map_or(EXTENSION, |deadline| deadline.saturating_duration_since(Instant::now()) + LAST_WORDS);
+    notify::extend_timeout(left.min(EXTENSION));
 }
 
 /// What is known of each target, and who hears of it.

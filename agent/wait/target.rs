@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
-use crate::config::values::RootPath;
+use crate::config::values::{RootPath, UnitName};
 use crate::engine::fault::{Class, Explain};
 
 /// Something that becomes ready.
@@ -18,6 +18,50 @@ pub enum Target {
     Unix(RootPath),
     /// A file or directory that exists: `file:/PATH`.
     File(RootPath),
+    /// A systemd unit that is active: `unit:NAME`.
+    Unit(UnitName),
+    /// A name that has an address: `dns:NAME`.
+    Dns(String),
+    /// A health check of the cluster's: `etcd` or `apiserver`, where it usually is; `etcd://HOST[:PORT]`, elsewhere.
+    Health(Service, Option<HostPort>),
+}
+
+/// A part of the cluster that tells its own health.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Service {
+    /// etcd's `/health`: 200 while it has a leader.
+    Etcd,
+    /// The API server's `/readyz`: 200 while it can serve.
+    ApiServer,
+}
+
+impl Service {
+    /// All of them.
+    const ALL: [Self; 2] = [Self::Etcd, Self::ApiServer];
+
+    /// As a target names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Etcd => "etcd",
+            Self::ApiServer => "apiserver",
+        }
+    }
+
+    /// Its port for clients.
+    pub fn port(self) -> u16 {
+        match self {
+            Self::Etcd => 2379,
+            Self::ApiServer => 6443,
+        }
+    }
+
+    /// What is asked for.
+    pub fn path(self) -> &'static str {
+        match self {
+            Self::Etcd => "/health",
+            Self::ApiServer => "/readyz",
+        }
+    }
 }
 
 /// A host by name or address, and a port.
@@ -54,7 +98,7 @@ impl Explain for BadTarget {
     }
 
     fn advice(&self) -> Option<String> {
-        Some("write tcp://HOST:PORT, HOST:PORT, http(s)://HOST[:PORT][/PATH], unix:///PATH or file:/PATH".to_owned())
+        Some("`nodeagent wait --help` lists what can be waited for".to_owned())
     }
 }
 
@@ -80,8 +124,14 @@ fn parse(text: &str) -> Result<Target, String> {
         socket_path(rest).map(Target::Unix)
     } else if let Some(rest) = text.strip_prefix("file:") {
         path(rest).map(Target::File)
+    } else if let Some(rest) = text.strip_prefix("unit:") {
+        rest.parse().map(Target::Unit).map_err(|error| format!("{error}"))
+    } else if let Some(rest) = text.strip_prefix("dns:") {
+        name(rest).map(Target::Dns)
+    } else if let Some(health) = Service::ALL.into_iter().find_map(|service| health(service, text)) {
+        health
     } else if let Some((scheme, _)) = text.split_once("://") {
-        Err(format!("{scheme:?} is not tcp, http, https, unix or file"))
+        Err(format!("{scheme:?} is not tcp, http, https, unix, etcd or apiserver"))
     } else if text.starts_with('/') {
         Err(format!("write file:{text} or unix://{text}"))
     } else if text.contains('/') {
@@ -89,6 +139,27 @@ fn parse(text: &str) -> Result<Target, String> {
     } else {
         host_port(text, None).map(Target::Tcp)
     }
+}
+
+/// The service's health, if the text is about it.
+fn health(service: Service, text: &str) -> Option<Result<Target, String>> {
+    let at = match text.strip_prefix(service.name())? {
+        "" => Ok(None),
+        rest => host_port(rest.strip_prefix("://")?, Some(service.port())).map(Some),
+    };
+    Some(at.map(|at| Target::Health(service, at)))
+}
+
+/// A name to look up, as the host of other targets.
+fn name(text: &str) -> Result<String, String> {
+    if text.contains(':') {
+        return Err("it must be a name without a port".to_owned());
+    }
+    let host = host_port(text, Some(1))?.host;
+    if host.parse::<IpAddr>().is_ok() {
+        return Err(format!("{host} is an address already"));
+    }
+    Ok(host)
 }
 
 /// `HOST:PORT`, where the port may be left out if there is a default. An IPv6 address stands in brackets.
@@ -199,6 +270,10 @@ impl fmt::Display for Target {
             Self::Http(http) => http.fmt(f),
             Self::Unix(path) => write!(f, "unix://{path}"),
             Self::File(path) => write!(f, "file:{path}"),
+            Self::Unit(unit) => write!(f, "unit:{unit}"),
+            Self::Dns(name) => write!(f, "dns:{name}"),
+            Self::Health(service, None) => f.write_str(service.name()),
+            Self::Health(service, Some(server)) => write!(f, "{}://{server}", service.name()),
         }
     }
 }
@@ -222,6 +297,15 @@ mod tests {
             ("unix:/run/x", "unix:///run/x"),
             ("file:/etc/kubernetes/x", "file:/etc/kubernetes/x"),
             ("file:///etc//x/", "file:/etc/x"),
+            ("unit:kubelet.service", "unit:kubelet.service"),
+            ("dns:api.example", "dns:api.example"),
+            ("etcd", "etcd"),
+            ("etcd://10.0.0.1", "etcd://10.0.0.1:2379"),
+            ("apiserver", "apiserver"),
+            ("apiserver://[fd00::1]", "apiserver://[fd00::1]:6443"),
+            // A host of that name is a host.
+            ("etcd:2379", "tcp://etcd:2379"),
+            ("etcd-1:2379", "tcp://etcd-1:2379"),
         ] {
             match text.parse::<Target>() {
                 Ok(target) => assert_eq!(target.to_string(), shown, "{text:?}"),
@@ -253,6 +337,13 @@ mod tests {
             ("ftp://x:1", "\"ftp\" is not tcp"),
             ("/run/x", "write file:/run/x"),
             ("unix:x", "does not start with /"),
+            ("unit:kubelet", "no type such as .service"),
+            ("unit:", "no type such as .service"),
+            ("dns:", "names no host"),
+            ("dns:10.0.0.1", "an address already"),
+            ("dns:api:53", "without a port"),
+            ("etcd://", "names no host"),
+            ("apiserver://${HOST}", "not expanded"),
             ("file://host/x", "write one or three"),
             ("https://u:p@x/", "user name or password"),
             ("http://x/#a", "fragment"),
@@ -273,6 +364,9 @@ mod tests {
                 "(tcp://)?[a-z0-9._-]{1,20}:[1-9][0-9]{0,3}",
                 "(tcp://)?\\[fd00:[0-9a-f]{1,4}::[0-9a-f]{1,4}\\]:[1-9][0-9]{0,3}",
                 "https?://[a-z0-9.-]{1,20}(:[1-9][0-9]{0,3})?(/[a-z0-9/._-]{0,20})?(\\?[a-z=&]{0,9})?",
+                "unit:[a-z@-]{1,12}\\.(service|socket|target)",
+                "dns:[a-z][a-z0-9._-]{0,20}",
+                "(etcd|apiserver)(://[a-z][a-z0-9._-]{0,20}(:[1-9][0-9]{0,3})?)?",
                 "(unix|file):(//)?/([a-zA-Z0-9_-][a-zA-Z0-9/_-]{0,40})?",
             ],
         ) {

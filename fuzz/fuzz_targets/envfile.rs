@@ -6,8 +6,9 @@ use std::sync::LazyLock;
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use nodeagent::config::Settings;
+use nodeagent::engine::seal;
 use nodeagent::host::facts::{Address, Facts, Link};
-use nodeagent::identity::Identity;
+use nodeagent::identity::{Identity, Place};
 
 #[path = "../../tests/reader/systemd_env.rs"]
 mod systemd_env;
@@ -33,20 +34,23 @@ fuzz_target!(|machine: Machine| {
         });
     }
     let chosen = facts.links.last().expect("links").clone();
-    let identity = Identity {
-        name: "worker-01".parse().expect("a name"),
+    let place = Place {
         address: chosen.addresses[0].ip,
+        ipv6: Some(chosen.addresses[0].ip).filter(std::net::IpAddr::is_ipv6),
         link: chosen.name.clone(),
         why: machine.why,
-        rejected: Vec::new(),
+        ..Identity::sample().place
     };
-    let text = nodeagent::network::render(&SETTINGS.cluster, &facts, &identity);
+    let name = Identity::sample().name;
+    let text = nodeagent::network::render(Some(&SETTINGS.cluster), &facts, Some(&name), Some(&place)).text;
+    assert!(seal::holds(text.as_bytes()), "{text:?}");
+    assert_eq!(nodeagent::network::last_address(text.as_bytes()), Some(place.address), "{text:?}");
     let found = systemd_env::read(&text).unwrap_or_else(|why| panic!("{why}\n{text:?}"));
     assert_eq!(found.get("NODE_NAME").map(String::as_str), Some("worker-01"), "{text:?}");
     if let Some(link) = found.get("DEFAULT_INTERFACE") {
         assert_eq!(*link, chosen.name, "{text:?}");
     }
-    if identity.address.is_ipv4() {
-        assert_eq!(found.get("DEFAULT_IPV4"), Some(&identity.address.to_string()), "{text:?}");
+    if place.address.is_ipv4() {
+        assert_eq!(found.get("DEFAULT_IPV4"), Some(&place.address.to_string()), "{text:?}");
     }
 });

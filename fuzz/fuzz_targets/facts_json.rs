@@ -19,7 +19,7 @@ fuzz_target!(|data: &[u8]| {
     let Ok(facts) = serde_json::from_slice::<Facts>(data) else { return };
     let text = serde_json::to_string(&facts).expect("JSON");
     assert_eq!(serde_json::from_str::<Facts>(&text).expect("what was written"), facts);
-    match nodeagent::identity::choose(&SETTINGS.node, &SETTINGS.cluster, &facts) {
+    match nodeagent::identity::choose(&SETTINGS.node, &SETTINGS.cluster, &facts, None) {
         Ok(identity) => drop(nodeagent::steps::plan(&SETTINGS, &facts, &identity)),
         Err(error) => assert!(!error.to_string().is_empty()),
     }

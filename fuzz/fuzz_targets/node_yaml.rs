@@ -35,15 +35,8 @@ fuzz_target!(|data: &[u8]| {
 
 fn plan(settings: &Settings, same: bool) {
     assert!(same, "two readings differ");
-    let identity = Identity {
-        name: "worker-01".parse().expect("a name"),
-        address: "10.10.30.21".parse().expect("an address"),
-        link: "eth0".to_owned(),
-        why: String::new(),
-        rejected: Vec::new(),
-    };
     let (host, port) = nodeagent::identity::peers(&settings.cluster).remove(0);
     let wait = format!("tcp://{}", Facts::peer_key(&host, port));
     assert!(wait.parse::<Target>().is_ok(), "units wait for {wait:?}, and wait refuses it");
-    nodeagent::steps::plan(settings, &Facts::sample(), &identity);
+    nodeagent::steps::plan(settings, &Facts::sample(), &Identity::sample());
 }

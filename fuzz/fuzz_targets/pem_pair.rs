@@ -9,6 +9,7 @@ use nodeagent::certs::authority::Authority;
 use nodeagent::certs::check::check;
 use nodeagent::certs::key::Key;
 use nodeagent::certs::request::{Usage, Wanted};
+use nodeagent::config::settings::KeyKind;
 use nodeagent::config::values::RootPath;
 
 fuzz_target!(|data: &[u8]| {
@@ -26,15 +27,16 @@ fuzz_target!(|data: &[u8]| {
     match Authority::read(&path, Some(ca_file), now) {
         Err(error) => assert!(error.to_string().contains(path.as_str())),
         Ok(ca) => {
-            let written = ca.to_pem().expect("a CA that was read can be written");
-            let again = Authority::read(&path, Some(&written), now).expect("what was written can be read");
-            assert_eq!(again.to_pem().expect("and written"), written);
+            let written = ca.pem();
+            let again = Authority::read(&path, Some(written), now).expect("what was written can be read");
+            assert_eq!(again.pem(), written);
             let wanted = Wanted {
                 common_name: "system:node:worker-01".to_owned(),
                 organization: Some("system:nodes".to_owned()),
                 dns: vec!["worker-01".to_owned()],
                 ips: vec!["10.10.30.21".parse().expect("an address")],
                 usages: vec![Usage::Server],
+                key: KeyKind::default(),
             };
             for flaw in check(Some(pair), &wanted, &ca, now) {
                 let _ = (flaw.to_string(), flaw.delta());

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use libfuzzer_sys::fuzz_target;
 use nodeagent::config::values::{
     ArtifactName, ArtifactVersion, BadValue, Cidr, DnsDomain, HttpUrl, InterfaceName, Limit, ModuleName, NodeName,
-    RootPath, Sha256, SysctlKey, UnitName, Version, check_format,
+    Parallel, ProxyUrl, Rate, RootPath, Sha256, Sha512, Span, SysctlKey, UnitName, Version, check_format,
 };
 
 fuzz_target!(|text: &str| {
@@ -16,11 +16,20 @@ fuzz_target!(|text: &str| {
     round_trip::<InterfaceName>("interface", text);
     round_trip::<ModuleName>("module", text);
     round_trip::<Sha256>("sha256", text);
+    round_trip::<Sha512>("sha512", text);
     round_trip::<Version>("version", text);
     round_trip::<ArtifactName>("artifact", text);
     round_trip::<ArtifactVersion>("artifact-version", text);
     round_trip::<DnsDomain>("dns-domain", text);
     round_trip::<Limit>("limit", text);
+    round_trip::<Span>("span", text);
+    round_trip::<Rate>("rate", text);
+    round_trip::<Parallel>("parallel", text);
+    let proxy = text.parse::<ProxyUrl>();
+    assert_eq!(proxy.is_ok(), check_format("proxy-url", text).is_ok());
+    if let Err(error) = proxy {
+        assert!(!error.to_string().contains(char::is_control), "{error:?}");
+    }
     if let Some(path) = round_trip::<RootPath>("path", text) {
         assert!(inside(path.as_str()) && inside(path.parent().as_str()), "{path}");
         assert!(!path.relative().starts_with('/') && !path.relative().split('/').any(|part| part == ".."));

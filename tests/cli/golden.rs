@@ -214,6 +214,44 @@ fn points_can_be_gone_back_to_and_uninstall_goes_back_to_the_first() {
     assert!(String::from_utf8_lossy(&again.stdout).contains("Nothing to undo"), "{again:?}");
 }
 
+#[test]
+fn what_a_person_changed_in_a_unit_is_shown_kept_aside_and_brought_back() {
+    let tree = Tree::new(&goldens()[0]);
+    assert!(tree.run(&["bootstrap"]).status.success());
+    let unit = "etc/systemd/system/kubelet.service";
+    let ours = tree.content(unit);
+    let theirs = String::from_utf8_lossy(&ours).replace("RestartSec=5s", "# slower\nRestartSec=30s\nNice=-5");
+    fs::write(tree.root().join(unit), &theirs).expect("a person's change");
+    let plan = String::from_utf8_lossy(&tree.run(&["plan"]).stdout).into_owned();
+    for line in [
+        "[Service] RestartSec: 30s -> 5s",
+        "[Service] Nice: - -5",
+        "comment: - # slower",
+        "not written by nodeagent: kubelet.service -> kept as kubelet.service.kept-",
+    ] {
+        assert!(plan.contains(line), "no {line:?} in {plan}");
+    }
+    let ran = tree.run(&["bootstrap"]);
+    let told = String::from_utf8_lossy(&ran.stderr).into_owned();
+    assert!(ran.status.success() && told.contains("kubelet.service was changed by hand"), "{told}");
+    assert_eq!(tree.content(unit), ours);
+    let kept: Vec<String> = tree.listing().into_keys().filter(|path| path.contains(".kept-")).collect();
+    assert_eq!(kept.len(), 1, "{kept:?}");
+    assert_eq!(tree.content(&kept[0]), theirs.as_bytes());
+    assert_eq!(tree.run(&["plan", "--exit-code"]).status.code(), Some(0), "a kept file is no difference");
+    assert!(tree.run(&["rollback"]).status.success());
+    assert_eq!(tree.content(unit), theirs.as_bytes());
+    assert!(!tree.root().join(&kept[0]).exists(), "what was kept is back in its place");
+}
+
+#[test]
+fn a_restart_that_the_configuration_forbids_is_shown_as_owed() {
+    // The second node's docker has `restart: false`.
+    let plan = String::from_utf8_lossy(&Tree::new(&goldens()[1]).run(&["plan"]).stdout).into_owned();
+    assert!(plan.contains("then restart docker.service: owed until you do it"), "{plan}");
+    assert!(plan.contains("then restart containerd.service\n"), "{plan}");
+}
+
 /// The agent's own state, which no undoing removes.
 fn is_own(path: &str) -> bool {
     ["var", "run", "opt/nodeagent/partial"].iter().any(|own| path == *own || path.starts_with(&format!("{own}/")))

@@ -127,8 +127,12 @@ impl Drill<'_> {
         let strace = ["strace", "-f", "-qq", "-y", "-o", &log, "-e", &trace, "-e", &inject];
         let ran = tree.run_under(&strace, self.command)?;
         let log = fs::read_to_string(&log)?;
-        let Some(failed) = log.lines().find(|line| line.contains("(INJECTED)")) else { return Ok(false) };
-        check_complaint(&ran, &tree.root(), failed, text).with_context(|| format!("{failed}\n{ran:?}"))?;
+        // Each thread has an n-th call of its own.
+        let failed = log.lines().filter(|line| line.contains("(INJECTED)")).collect::<Vec<_>>().join("\n");
+        if failed.is_empty() {
+            return Ok(false);
+        }
+        check_complaint(&ran, &tree.root(), &failed, text).with_context(|| format!("{failed}\n{ran:?}"))?;
         (self.again)(&tree).with_context(|| format!("after {failed}\n{ran:?}"))?;
         Ok(true)
     }
@@ -137,7 +141,7 @@ impl Drill<'_> {
 /// A failure is told with its cause and the file, and never ends the program in its middle.
 fn check_complaint(ran: &Ran, root: &Path, failed: &str, text: &str) -> Result<()> {
     let root = root.display().to_string();
-    // Without the runtime's own eventfd there is no going on.
+    // Without the runtime's own eventfd, by which another thread wakes it, there is no going on.
     if failed.contains("anon_inode") {
         return Ok(());
     }

@@ -1,11 +1,20 @@
 //! Tests of the program against file trees: no systemd, no network but loopback. Failing storage needs root, to mount.
 #![allow(clippy::disallowed_methods, reason = "tests prepare trees and run the program")]
 
+mod certs;
 mod config;
 mod docs;
+mod download;
+mod faulty;
 mod golden;
+mod images;
+mod install;
 mod kill;
+mod lock;
+mod nginx;
 mod privileges;
+mod site;
 mod snapshot;
 mod storage;
+mod wait;
 mod world;

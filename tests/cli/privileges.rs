@@ -11,10 +11,11 @@ const USER: u32 = 65534;
 
 /// The program as an ordinary user: this process's, or nobody if this one is root's.
 fn program(dir: &Path, args: &[&str]) -> Output {
-    // The build directory may be root's alone.
+    // The build directory may be root's alone. Copied by a process of its own: a child that another test starts meanwhile
+    // would inherit the file while it is open for writing, and it could not be run.
     let program = dir.join("nodeagent");
-    fs::copy(env!("CARGO_BIN_EXE_nodeagent"), &program).expect("a copy of the program");
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("its mode");
+    let copied = Command::new("install").args(["--mode=0755", env!("CARGO_BIN_EXE_nodeagent")]).arg(&program).status();
+    assert!(copied.expect("install(1)").success(), "a copy of the program");
     let mut command = Command::new(program);
     command.args(args).current_dir("/");
     if nix::unistd::geteuid().is_root() {

@@ -7,11 +7,14 @@ use std::{
     fs,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use anyhow::{Context as _, Result, ensure};
 
+use crate::faulty::Answer;
 use crate::kill::{Stage, is_bootstrapped};
+use crate::site::Site;
 use crate::world::{Mount, Tree, copy, need};
 
 /// Bootstraps a tree in which something is wrong: it must fail, and say all of this.
@@ -138,7 +141,8 @@ fn a_directory_where_a_file_should_be() -> Result<()> {
 
 #[test]
 fn a_file_where_a_directory_should_be() -> Result<()> {
-    let paths = ["etc/sysctl.d", "etc/systemd/system", "var/lib/nodeagent", "run/nodeagent", "opt/nodeagent/partial"];
+    let drop_ins = "etc/systemd/system/kubelet.service.d";
+    let paths = ["etc/sysctl.d", drop_ins, "var/lib/nodeagent", "run/nodeagent", "opt/nodeagent/partial"];
     in_the_way(&paths, |path| Ok(fs::write(path, "mine")?), |path| Ok(fs::remove_file(path)?))
 }
 
@@ -267,4 +271,26 @@ fn the_callers_umask_environment_and_descriptors_do_not_matter() -> Result<()> {
         is_bootstrapped(&tree, &stage.golden).with_context(|| setting.to_owned())?;
     }
     Ok(())
+}
+
+#[test]
+fn without_room_for_a_download() -> Result<()> {
+    let site = Site::new(&["/a"], "deadline: 5s")?;
+    site.script("/a", [Answer::File(Arc::clone(&site.file))]);
+    fs::create_dir_all(site.root().join("opt"))?;
+    let mount = Mount::tmpfs(&site.root().join("opt/nodeagent"), "size=2m,mode=755")?;
+    let (code, told) = site.run()?;
+    ensure!(code == 1, "{code}: {told}");
+    // Both numbers, and nothing was fetched in vain.
+    for says in
+        ["/opt/nodeagent/partial/kubectl-", "No space left on device", "3.1 MB are to be written", "2.1 MB are free"]
+    {
+        ensure!(told.contains(says), "it does not say {says:?}: {told}");
+    }
+    ensure!(told.contains("install --prune"), "{told}");
+    ensure!(site.partials()?.is_empty(), "{:?}", site.partials()?);
+    mount.remount("size=8m")?;
+    let (code, told) = site.run()?;
+    ensure!(code == 0, "{told}");
+    site.check_placed(code)
 }

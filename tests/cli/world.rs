@@ -3,7 +3,6 @@
 use std::{
     env,
     fs::{self, File},
-    io::{BufRead as _, BufReader, Write as _},
     net::{Ipv4Addr, TcpListener, TcpStream},
     os::unix::{
         fs::{PermissionsExt as _, symlink},
@@ -22,11 +21,12 @@ use nodeagent::host::facts::Facts;
 use serde_json::json;
 use tempfile::TempDir;
 
+use crate::faulty::{Answer, Faulty};
 use crate::snapshot::digest;
 
 #[allow(dead_code, reason = "the lab's own, shared with tests that need less of it")]
 #[path = "../lab/harness/ca.rs"]
-mod ca;
+pub mod ca;
 
 /// The signer's authentication key.
 const AUTH_KEY: &str = "00112233445566778899aabbccddeeff";
@@ -75,11 +75,14 @@ impl World {
     /// Starts both on loopback and lays out the tree.
     pub fn new() -> Result<Self> {
         let files = scratch()?;
-        let mirror = serve(programs())?;
+        let mirror = Faulty::start()?;
+        for (path, bytes) in programs() {
+            mirror.script(&path, [Answer::File(Arc::new(bytes))]);
+        }
         let authority = ca::Ca::new()?;
         let (signer, port) = sign(&authority, &files.path().join("signer"))?;
         fs::write(files.path().join("facts.json"), serde_json::to_vec(&Facts::sample())?)?;
-        lay_out(&files.path().join("start"), &node_yaml(mirror, port), &authority.pem()?)?;
+        lay_out(&files.path().join("start"), &node_yaml(&mirror.url("/release"), port), &authority.pem()?)?;
         Ok(Self { files, _signer: signer })
     }
 
@@ -240,40 +243,6 @@ fn programs() -> Vec<(String, Vec<u8>)> {
     PROGRAMS.iter().map(|name| (format!("/release/v1.34.2/bin/linux/amd64/{name}"), program(name))).collect()
 }
 
-/// Serves files over HTTP on a port of loopback, for as long as the tests run.
-fn serve(files: Vec<(String, Vec<u8>)>) -> Result<u16> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("listen on loopback")?;
-    let port = listener.local_addr()?.port();
-    let files = Arc::new(files);
-    thread::spawn(move || {
-        for client in listener.incoming().flatten() {
-            let files = Arc::clone(&files);
-            // A client that was killed in the middle of its request is no failure of the mirror's.
-            thread::spawn(move || answer(client, &files).ok());
-        }
-    });
-    Ok(port)
-}
-
-fn answer(mut client: TcpStream, files: &[(String, Vec<u8>)]) -> Result<()> {
-    client.set_read_timeout(Some(PATIENCE))?;
-    let mut lines = BufReader::new(client.try_clone()?);
-    let mut request = String::new();
-    lines.read_line(&mut request)?;
-    let mut header = String::new();
-    while lines.read_line(&mut header)? > 2 {
-        header.clear();
-    }
-    let path = request.split(' ').nth(1).unwrap_or_default();
-    let (status, body) = match files.iter().find(|(name, _)| name == path) {
-        Some((_, body)) => ("200 OK", body.as_slice()),
-        None => ("404 Not Found", b"".as_slice()),
-    };
-    let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
-    client.write_all(&[head.as_bytes(), body].concat())?;
-    Ok(())
-}
-
 /// Starts a real `cfssl serve` on a port of loopback.
 fn sign(authority: &ca::Ca, directory: &Path) -> Result<(Killed, u16)> {
     fs::create_dir(directory)?;
@@ -308,7 +277,7 @@ fn sign(authority: &ca::Ca, directory: &Path) -> Result<(Killed, u16)> {
     Ok((signer, port))
 }
 
-fn node_yaml(mirror: u16, signer: u16) -> String {
+fn node_yaml(mirror: &str, signer: u16) -> String {
     let line = |(path, bytes): &(String, Vec<u8>)| {
         let name = path.rsplit('/').next().unwrap_or_default();
         format!("    {name}: {{ sha256: \"{}\" }}\n", digest(bytes))
@@ -317,7 +286,7 @@ fn node_yaml(mirror: u16, signer: u16) -> String {
     format!(
         "apiVersion: nodeagent.io/v1alpha1\nkind: NodeConfig\nrole: worker\n\
          cluster: {{ apiServer: \"https://10.10.30.11:6443\" }}\n\
-         kubernetes:\n  version: v1.34.2\n  mirrors: [\"http://127.0.0.1:{mirror}/release\"]\n  artifacts:\n{artifacts}\
+         kubernetes:\n  version: v1.34.2\n  mirrors: [\"{mirror}\"]\n  artifacts:\n{artifacts}\
          pki:\n  ca: /etc/kubernetes/pki/ca.pem\n  signer:\n    cfssl:\n      url: https://127.0.0.1:{signer}\n\
          \x20     authKeyFile: /etc/nodeagent/cfssl.key\n      acceptAdminEquivalentKey: true\n"
     )
@@ -326,16 +295,20 @@ fn node_yaml(mirror: u16, signer: u16) -> String {
 /// The tree before the agent: bare directories, what cloud-config writes, and something of a person's in the place of
 /// each kind of thing that the agent puts, so that undoing has something to restore.
 fn lay_out(root: &Path, node_yaml: &str, authority: &str) -> Result<()> {
-    for directory in ["etc/nodeagent", "etc/kubernetes/pki", "opt/bin", "run", "var/lib", "usr/bin"] {
+    for directory in
+        ["etc/nodeagent", "etc/kubernetes/pki", "etc/systemd/system", "opt/bin", "run", "var/lib", "usr/bin"]
+    {
         fs::create_dir_all(root.join(directory))?;
     }
-    let files: [(&str, &str, u32); 6] = [
+    let files: [(&str, &str, u32); 7] = [
         ("etc/nodeagent/node.yaml", node_yaml, 0o644),
         ("etc/nodeagent/cfssl.key", AUTH_KEY, 0o600),
         ("etc/kubernetes/pki/ca.pem", authority, 0o644),
         ("etc/hosts", "127.0.0.1 localhost\n", 0o644),
         ("etc/network-environment", "DEFAULT_IPV4=192.0.2.1\n", 0o640),
         ("etc/kubernetes/kube-proxy.env", "ARGS=mine\n", 0o600),
+        // Kept aside before it is replaced.
+        ("etc/systemd/system/kubelet.service", "[Service]\nExecStart=/usr/bin/kubelet\n", 0o640),
     ];
     for (path, content, mode) in files {
         let path = root.join(path);

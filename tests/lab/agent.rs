@@ -6,10 +6,10 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::bootstrap::bootstrapped;
-use crate::harness::{Lab, Node, WORKER};
+use crate::harness::{Lab, Node, Suite, WORKER};
 
 /// For the agent to do, or to give up, what a test asks of it.
-const AGENT: Duration = Duration::from_mins(2);
+pub const AGENT: Duration = Duration::from_mins(2);
 
 /// A worker that cloud-init has set up and the agent has brought up.
 fn worker(lab: &Lab) -> Result<Node<'_>> {
@@ -18,8 +18,22 @@ fn worker(lab: &Lab) -> Result<Node<'_>> {
     Ok(node)
 }
 
+/// Runs `test` on a bootstrapped worker with either systemd.
+pub fn on_each(name: &str, test: impl Fn(&Lab, &Node<'_>) -> Result<()>) -> Result<()> {
+    for suite in Suite::ALL {
+        Lab::run(name, |lab| {
+            let _api_server = lab.start_stand_in_api_server()?;
+            let node = lab.worker("worker1", WORKER)?.suite(suite).boot()?;
+            bootstrapped(&node)?;
+            test(lab, &node)
+        })
+        .with_context(|| format!("{suite:?}"))?;
+    }
+    Ok(())
+}
+
 /// Runs the agent on the node and returns its exit code, stdout and stderr.
-fn agent(node: &Node<'_>, args: &[&str]) -> Result<(i32, String, String)> {
+pub fn agent(node: &Node<'_>, args: &[&str]) -> Result<(i32, String, String)> {
     let args: Vec<&str> = std::iter::once("nodeagent").chain(args.iter().copied()).collect();
     let output = node.run_within(AGENT, &args)?;
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
@@ -36,9 +50,7 @@ fn open_files(node: &Node<'_>, pid: &str) -> Result<(u64, u64)> {
 
 #[test]
 fn limits_are_in_force_on_a_service_that_ran_before() -> Result<()> {
-    Lab::run("limits", |lab| {
-        let _api_server = lab.start_stand_in_api_server()?;
-        let node = worker(lab)?;
+    on_each("limits", |_, node| {
         let unit = "containerd.service";
         // Read back over D-Bus, as systemd has it.
         assert_eq!(node.property(unit, "LimitNOFILESoft")?, "1024");
@@ -50,9 +62,9 @@ fn limits_are_in_force_on_a_service_that_ran_before() -> Result<()> {
             "nothing shadows the drop-in"
         );
         // In force: what the node's own systemd can give at most is the outer machine's hard limit.
-        let (_, most) = open_files(&node, "1")?;
+        let (_, most) = open_files(node, "1")?;
         let pid = node.property(unit, "MainPID")?;
-        assert_eq!(open_files(&node, &pid)?.1, most.min(524_288));
+        assert_eq!(open_files(node, &pid)?.1, most.min(524_288));
 
         // A smaller number: at once for tasks, by a restart for files.
         let before = node.property(unit, "InvocationID")?;
@@ -60,51 +72,56 @@ fn limits_are_in_force_on_a_service_that_ran_before() -> Result<()> {
             "/etc/nodeagent/node.d/10-limits.yaml",
             b"limits: { containerd.service: { TasksMax: 4321, LimitNOFILE: '1024:4096' } }\n",
         )?;
-        let (code, plan, _) = agent(&node, &["plan", "--exit-code"])?;
+        let (code, plan, _) = agent(node, &["plan", "--exit-code"])?;
         assert_eq!(code, 6, "{plan}");
         assert!(
             plan.contains("TasksMax: infinity -> 4321") && plan.contains("then restart containerd.service"),
             "{plan}"
         );
-        let (code, _, told) = agent(&node, &["limits"])?;
+        let (code, _, told) = agent(node, &["limits"])?;
         assert_eq!(code, 0, "{told}");
         assert_eq!(node.property(unit, "TasksMax")?, "4321");
         assert_ne!(node.property(unit, "InvocationID")?, before, "it was restarted");
         let pid = node.property(unit, "MainPID")?;
-        assert_eq!(open_files(&node, &pid)?.1, 4096);
+        assert_eq!(open_files(node, &pid)?.1, 4096);
 
         // Undone: the old number, and nothing left behind.
-        let (code, undone, told) = agent(&node, &["rollback"])?;
+        let (code, undone, told) = agent(node, &["rollback"])?;
         assert_eq!(code, 0, "{undone}{told}");
         assert_eq!(node.property(unit, "TasksMax")?, "infinity");
         let pid = node.property(unit, "MainPID")?;
-        assert_eq!(open_files(&node, &pid)?.1, most.min(524_288));
+        assert_eq!(open_files(node, &pid)?.1, most.min(524_288));
         Ok(())
     })
 }
 
 #[test]
 fn a_unit_is_held_by_its_own_wait_until_the_port_is_open() -> Result<()> {
-    Lab::run("wait", |lab| {
-        let node = lab.worker("worker1", WORKER)?.boot()?;
-        node.wait_until("kubelet.service to wait", AGENT, |node| {
-            let (state, sub) =
-                (node.property("kubelet.service", "ActiveState")?, node.property("kubelet.service", "SubState")?);
-            ensure!((state.as_str(), sub.as_str()) == ("activating", "start-pre"), "it is {state} ({sub})");
-            let says = node.property("kubelet.service", "StatusText")?;
-            ensure!(says.contains("tcp://10.10.30.11:6443"), "its status is {says:?}");
-            Ok(())
-        })?;
-        assert_eq!(node.property("nodeagent.service", "ActiveState")?, "activating", "the agent waits for the job");
-        let opened = Instant::now();
-        let _api_server = lab.start_stand_in_api_server()?;
-        bootstrapped(&node)?;
-        for unit in ["kubelet.service", "kube-proxy.service"] {
-            assert_eq!(node.property(unit, "ActiveState")?, "active", "{unit}");
-        }
-        eprintln!("ready {:?} after the port was opened", opened.elapsed());
+    for suite in Suite::ALL {
+        Lab::run("wait", |lab| held_until_open(lab, suite)).with_context(|| format!("{suite:?}"))?;
+    }
+    Ok(())
+}
+
+fn held_until_open(lab: &Lab, suite: Suite) -> Result<()> {
+    let node = lab.worker("worker1", WORKER)?.suite(suite).boot()?;
+    node.wait_until("kubelet.service to wait", AGENT, |node| {
+        let (state, sub) =
+            (node.property("kubelet.service", "ActiveState")?, node.property("kubelet.service", "SubState")?);
+        ensure!((state.as_str(), sub.as_str()) == ("activating", "start-pre"), "it is {state} ({sub})");
+        let says = node.property("kubelet.service", "StatusText")?;
+        ensure!(says.contains("tcp://10.10.30.11:6443"), "its status is {says:?}");
         Ok(())
-    })
+    })?;
+    assert_eq!(node.property("nodeagent.service", "ActiveState")?, "activating", "the agent waits for the job");
+    let opened = Instant::now();
+    let _api_server = lab.start_stand_in_api_server()?;
+    bootstrapped(&node)?;
+    for unit in ["kubelet.service", "kube-proxy.service"] {
+        assert_eq!(node.property(unit, "ActiveState")?, "active", "{unit}");
+    }
+    eprintln!("ready {:?} after the port was opened", opened.elapsed());
+    Ok(())
 }
 
 #[test]

@@ -6,7 +6,14 @@
 
 mod agent;
 mod bootstrap;
+mod drill;
 mod harness;
+mod images;
+mod kernel;
 mod kill;
+mod network;
 mod power;
+mod signature;
+mod systemd;
 mod the_lab;
+mod wait;

@@ -326,7 +326,11 @@ impl Model {
                 Logged::Remove { path } | Logged::Destroy { path } => (path, Sight::Absent),
                 // The record has the block's lines only; nothing else writes this file during a bootstrap.
                 Logged::Block { path, .. } => (path, Sight::of(after, path.as_str())?),
-                Logged::Sysctl { .. } | Logged::Module { .. } | Logged::Property { .. } | Logged::Job { .. } => {
+                Logged::Sysctl { .. }
+                | Logged::Module { .. }
+                | Logged::Property { .. }
+                | Logged::Rlimits { .. }
+                | Logged::Job { .. } => {
                     continue;
                 }
             };

@@ -178,7 +178,7 @@ impl Signer for Cfssl {
             let key = self.auth_key(seen)?;
             let body = self.message(&order, &key)?;
             let url = self.url.join(ENDPOINT);
-            let answer = match peers.http.post_json(url.as_str(), Trust::Only(order.ca), &body).await {
+            let answer = match peers.http.post_json(url.as_str(), Trust::Only(order.ca.pem()), &body).await {
                 Ok(answer) => answer,
                 // cfssl refuses with a status of 4xx and its reason in the body.
                 Err(error) => error.json().ok_or_else(|| self.unanswered(error))?,
@@ -290,7 +290,7 @@ mod tests {
     use openssl::base64::decode_block;
 
     use super::*;
-    use crate::certs::testing::{client, seen_file, server};
+    use crate::certs::testing::{Ca, CaKind, client, seen_file, server};
 
     fn cfssl() -> Cfssl {
         Cfssl {
@@ -307,7 +307,8 @@ mod tests {
         assert_eq!(token, *from_hex(b"5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843").expect("hex"));
 
         let wanted = server();
-        let order = Order { request: "CSR", wanted: &wanted, ca: b"" };
+        let ca = Ca::valid(CaKind::Ec).authority();
+        let order = Order { request: "CSR", wanted: &wanted, ca: &ca };
         let message = cfssl().message(&order, b"key").expect("a message");
         let part = |name: &str| decode_block(message[name].as_str().expect(name)).expect(name);
         assert_eq!(part("token"), hmac_sha256(b"key", &part("request")).expect("a token"));
@@ -319,7 +320,8 @@ mod tests {
     #[test]
     fn no_names_are_asked_for_as_an_empty_list() {
         let wanted = client();
-        let message = cfssl().message(&Order { request: "CSR", wanted: &wanted, ca: b"" }, b"key").expect("a message");
+        let ca = Ca::valid(CaKind::Ec).authority();
+        let message = cfssl().message(&Order { request: "CSR", wanted: &wanted, ca: &ca }, b"key").expect("a message");
         let request = decode_block(message["request"].as_str().expect("text")).expect("base64");
         assert!(String::from_utf8_lossy(&request).contains(r#""hosts":[]"#));
     }

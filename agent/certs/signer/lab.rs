@@ -19,7 +19,7 @@ use crate::certs::authority::{Authority, unix};
 use crate::certs::check::{Flaw, check};
 use crate::certs::key::Key;
 use crate::certs::request::{Usage, Wanted, request};
-use crate::certs::testing::{Ca, CaKind, DAY, Issue, client, now, seen_file, server};
+use crate::certs::testing::{Ca, CaKind, DAY, Issue, client, new_key, now, seen_file, server};
 use crate::config::values::RootPath;
 
 const AUTH_KEY: &str = "00112233445566778899aabbccddeeff";
@@ -48,7 +48,7 @@ impl Server {
         // The server lives in the machine's own time, not in the tests'.
         let offset = unix(SystemTime::now()) - unix(now());
         let ca = Ca::new(kind, true, offset - DAY, offset + 30 * DAY);
-        let key = Key::generate().expect("a key");
+        let key = new_key();
         let tls = Wanted { dns: vec!["localhost".into()], ..server() };
         let tls = ca.issue(&tls, &key, &Issue { valid: (offset - DAY, offset + DAY), ..Issue::default() });
         let profile = |usages: &[&str]| {
@@ -139,7 +139,8 @@ impl Server {
         };
         let auth_key = cfssl.auth_key(&seen_file(&cfssl.auth_key_file, Some(auth_key.as_bytes())))?;
         let request = request(wanted, key).expect("a request");
-        let order = Order { request: &request, wanted, ca: &self.ca.pem() };
+        let ca = self.authority();
+        let order = Order { request: &request, wanted, ca: &ca };
         let (status, answer) = self.post(super::cfssl::ENDPOINT, &cfssl.message(&order, &auth_key)?);
         assert_eq!(status == 200, answer["success"] == true, "{status} {answer}");
         cfssl.certificate(&answer)
@@ -176,7 +177,7 @@ fn a_real_server_signs_what_is_asked() {
         for (wanted, profile) in
             [(client(), "client"), (server(), "server"), (Wanted { dns: names, ..client() }, "client")]
         {
-            let key = Key::generate().expect("a key");
+            let key = new_key();
             let certificate = server_process.sign(&wanted, &key, profile, AUTH_KEY).expect("a certificate");
             let pair = [certificate.as_slice(), &key.to_pem().expect("PEM")].concat();
             let flaws = check(Some(&pair), &wanted, &server_process.authority(), SystemTime::now());
@@ -188,7 +189,7 @@ fn a_real_server_signs_what_is_asked() {
 #[test]
 fn the_extensions_of_each_certificate() {
     let process = Server::start(CaKind::Ec);
-    let key = Key::generate().expect("a key");
+    let key = new_key();
     let of = |wanted: &Wanted, profile| extensions(&process.sign(wanted, &key, profile, AUTH_KEY).expect(profile));
     insta::assert_snapshot!(of(&client(), "client"), @r"
         X509v3 Key Usage: critical
@@ -217,7 +218,7 @@ fn the_extensions_of_each_certificate() {
 #[test]
 fn a_real_server_refuses_in_its_own_words() {
     let process = Server::start(CaKind::Ec);
-    let key = Key::generate().expect("a key");
+    let key = new_key();
     let refuse = |profile, auth_key| process.sign(&client(), &key, profile, auth_key).expect_err(profile);
     let wrong = refuse("client", "ffeeddccbbaa99887766554433221100");
     assert!(matches!(wrong, CfsslError::WrongKey { .. }), "{wrong:?}");
@@ -231,7 +232,7 @@ fn a_real_server_refuses_in_its_own_words() {
 #[test]
 fn a_profile_that_is_not_there_is_noticed_by_what_its_certificate_lacks() {
     let process = Server::start(CaKind::Ec);
-    let key = Key::generate().expect("a key");
+    let key = new_key();
     let certificate = process.sign(&server(), &key, "srever", AUTH_KEY).expect("signed with the default profile");
     let pair = [certificate.as_slice(), &key.to_pem().expect("PEM")].concat();
     let flaws = check(Some(&pair), &server(), &process.authority(), SystemTime::now());
@@ -241,7 +242,7 @@ fn a_profile_that_is_not_there_is_noticed_by_what_its_certificate_lacks() {
 #[test]
 fn without_the_key_nothing_is_signed() {
     let process = Server::start(CaKind::Ec);
-    let csr = request(&client(), &Key::generate().expect("a key")).expect("a request");
+    let csr = request(&client(), &new_key()).expect("a request");
     let (status, answer) =
         process.post("/api/v1/cfssl/sign", &json!({ "certificate_request": csr, "profile": "client" }));
     assert_ne!(status, 200, "{answer}");

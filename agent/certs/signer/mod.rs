@@ -3,11 +3,14 @@
 mod cfssl;
 #[cfg(test)]
 mod lab;
+mod local;
 
 use std::future::Future;
 use std::pin::Pin;
 
 pub use self::cfssl::{Cfssl, CfsslError};
+pub use self::local::{Local, LocalError};
+use super::authority::Authority;
 use super::request::Wanted;
 use crate::config::settings;
 use crate::engine::fault::Fault;
@@ -20,8 +23,8 @@ pub struct Order<'a> {
     pub request: &'a str,
     /// What the certificate must say. The signer may need parts of it beside the request.
     pub wanted: &'a Wanted,
-    /// The cluster's CA certificates in PEM: whom to trust on the way, and in the end.
-    pub ca: &'a [u8],
+    /// The cluster's CA: whom to trust on the way, and in the end.
+    pub ca: &'a Authority,
 }
 
 /// The pending answer of a signer: a certificate in PEM, not yet checked.
@@ -54,6 +57,7 @@ pub enum Profile {
 /// The signer that Settings name, for certificates of this profile.
 pub fn chosen(signer: &settings::Signer, profile: Profile) -> Box<dyn Signer> {
     match signer {
+        settings::Signer::Local { key, .. } => Box::new(Local { key: key.clone() }),
         settings::Signer::Cfssl { url, auth_key_file, profile: configured } => Box::new(Cfssl {
             url: url.clone(),
             auth_key_file: auth_key_file.clone(),

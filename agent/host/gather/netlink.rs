@@ -65,10 +65,31 @@ pub fn ask() -> Result<Network, NetlinkError> {
     Ok(read(&links, &addresses, &routes))
 }
 
+/// The links of the next hops towards a machine, in the order of the route, where it has several and prefers no source:
+/// then the kernel's own choice among them is by a hash that differs from boot to boot.
+pub fn hops_towards(peer: IpAddr) -> Result<Vec<u32>, NetlinkError> {
+    /// The route itself, not what was made of it for one packet (`RTM_F_FIB_MATCH`).
+    const FIB_MATCH: u32 = 0x2000;
+    const RTA_DST: u16 = 1;
+    let (family, octets) = match peer {
+        IpAddr::V4(v4) => (INET, v4.octets().to_vec()),
+        IpAddr::V6(v6) => (INET6, v6.octets().to_vec()),
+    };
+    let length = u8::try_from(octets.len() * 8).unwrap_or(u8::MAX);
+    let mut body = vec![family, length, 0, 0, 0, 0, 0, 0];
+    body.extend(FIB_MATCH.to_ne_bytes());
+    body.extend(u16::try_from(4 + octets.len()).unwrap_or(u16::MAX).to_ne_bytes());
+    body.extend(RTA_DST.to_ne_bytes());
+    body.extend(octets);
+    let one = Dump { what: "route", request: ROUTES.request, answer: ROUTES.answer, body: &body };
+    let answers = exchange(&one, NLM_F_REQUEST)?.unwrap_or_default();
+    Ok(answers.first().map(|route| several_hops(route)).unwrap_or_default())
+}
+
 /// What three recorded answers say: those to the requests for links, for addresses and for routes, each as the bytes
 /// that the kernel sent.
 pub fn replay(links: &[u8], addresses: &[u8], routes: &[u8]) -> Result<Network, NetlinkError> {
-    let bodies = |dump: &Dump, answer: &[u8]| {
+    let bodies = |dump: &Dump<'_>, answer: &[u8]| {
         let mut bodies = Vec::new();
         collect(dump, answer, &mut bodies).map(|_| bodies)
     };
@@ -110,29 +131,29 @@ const TRIES: u32 = 5;
 const PATIENCE: TimeVal = TimeVal::new(5, 0);
 
 /// A dump: what it is called in errors, its request, the type of its answers, and the request's fixed part.
-struct Dump {
+struct Dump<'a> {
     what: &'static str,
     request: u16,
     answer: u16,
-    body: &'static [u8],
+    body: &'a [u8],
 }
 
 /// `RTM_GETLINK` with an `ifinfomsg`, and `IFLA_EXT_MASK` = `RTEXT_FILTER_SKIP_STATS` (8 bytes, type 29, in this
 /// machine's byte order: every target of ours is little-endian).
-const LINKS: Dump = Dump {
+const LINKS: Dump<'_> = Dump {
     what: "links",
     request: 18,
     answer: 16,
     body: &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 8, 0, 29, 0, 8, 0, 0, 0],
 };
 /// `RTM_GETADDR` with an `ifaddrmsg`.
-const ADDRESSES: Dump = Dump { what: "addresses", request: 22, answer: 20, body: &[0; 8] };
+const ADDRESSES: Dump<'_> = Dump { what: "addresses", request: 22, answer: 20, body: &[0; 8] };
 /// `RTM_GETROUTE` with an `rtmsg`.
-const ROUTES: Dump = Dump { what: "routes", request: 26, answer: 24, body: &[0; 12] };
+const ROUTES: Dump<'_> = Dump { what: "routes", request: 26, answer: 24, body: &[0; 12] };
 
-fn dump(dump: &Dump) -> Result<Vec<Vec<u8>>, NetlinkError> {
+fn dump(dump: &Dump<'_>) -> Result<Vec<Vec<u8>>, NetlinkError> {
     for _ in 0..TRIES {
-        if let Some(bodies) = dump_once(dump)? {
+        if let Some(bodies) = exchange(dump, NLM_F_REQUEST | NLM_F_DUMP)? {
             return Ok(bodies);
         }
     }
@@ -140,7 +161,7 @@ fn dump(dump: &Dump) -> Result<Vec<Vec<u8>>, NetlinkError> {
 }
 
 /// The bodies of the answers; nothing if the table changed meanwhile.
-fn dump_once(dump: &Dump) -> Result<Option<Vec<Vec<u8>>>, NetlinkError> {
+fn exchange(dump: &Dump<'_>, flags: u16) -> Result<Option<Vec<Vec<u8>>>, NetlinkError> {
     let refused = |why| NetlinkError::Refused { what: dump.what, why };
     let socket = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)
         .map_err(refused)?;
@@ -150,7 +171,7 @@ fn dump_once(dump: &Dump) -> Result<Option<Vec<Vec<u8>>>, NetlinkError> {
     let mut request = Vec::with_capacity(HEADER + dump.body.len());
     request.extend(length.to_ne_bytes());
     request.extend(dump.request.to_ne_bytes());
-    request.extend((NLM_F_REQUEST | NLM_F_DUMP).to_ne_bytes());
+    request.extend(flags.to_ne_bytes());
     request.extend([0; 8]);
     request.extend(dump.body);
     sendto(socket.as_raw_fd(), &request, &NetlinkAddr::new(0, 0), MsgFlags::empty()).map_err(refused)?;
@@ -165,6 +186,8 @@ fn dump_once(dump: &Dump) -> Result<Option<Vec<Vec<u8>>>, NetlinkError> {
         };
         let datagram = buffer.get(..got).ok_or(NetlinkError::Short { what: dump.what, length: got })?;
         match collect(dump, datagram, &mut bodies)? {
+            // What is no dump has one answer, and nothing at its end.
+            Progress::More if flags & NLM_F_DUMP == 0 => return Ok(Some(bodies)),
             Progress::More => {}
             Progress::Done => return Ok(Some(bodies)),
             Progress::Interrupted => return Ok(None),
@@ -181,7 +204,7 @@ enum Progress {
 }
 
 /// Adds the bodies of the answers in a datagram.
-fn collect(dump: &Dump, datagram: &[u8], bodies: &mut Vec<Vec<u8>>) -> Result<Progress, NetlinkError> {
+fn collect(dump: &Dump<'_>, datagram: &[u8], bodies: &mut Vec<Vec<u8>>) -> Result<Progress, NetlinkError> {
     let mut rest = datagram;
     while !rest.is_empty() {
         let short = NetlinkError::Short { what: dump.what, length: rest.len() };
@@ -354,22 +377,38 @@ fn read_default_route(body: &[u8]) -> Option<Vec<Hop>> {
         return None;
     }
     let ipv6 = family == INET6;
-    let Some(mut rest) = several else {
+    let Some(several) = several else {
         return Some(vec![Hop { ipv6, link: link?, gateway, metric, source }]);
     };
-    let mut hops = Vec::new();
-    // Each `rtnexthop` is 8 bytes (its length first, the link's index last) and its own attributes.
-    while let Some(length) = u16_at(rest, 0).map(usize::from) {
-        let Some(hop) = rest.get(..length).filter(|hop| hop.len() >= 8) else { break };
-        let gateway = attributes(&hop[8..]).find_map(|(kind, value)| match kind {
+    let hop = |(link, attributes_of_hop)| {
+        let gateway = attributes(attributes_of_hop).find_map(|(kind, value)| match kind {
             5 => ip(family, value),
             18 => via(value),
             _ => None,
         });
-        hops.push(Hop { ipv6, link: u32_at(hop, 4)?, gateway, metric, source });
+        Hop { ipv6, link, gateway, metric, source }
+    };
+    Some(next_hops(several).map(hop).collect())
+}
+
+/// The link's index and the attributes of each `rtnexthop`: 8 bytes, its length first and the index last, then attributes.
+fn next_hops(mut rest: &[u8]) -> impl Iterator<Item = (u32, &[u8])> {
+    std::iter::from_fn(move || {
+        let length = usize::from(u16_at(rest, 0)?);
+        let hop = rest.get(..length).filter(|hop| hop.len() >= 8)?;
         rest = rest.get(aligned(length)..).unwrap_or_default();
+        Some((u32_at(hop, 4)?, &hop[8..]))
+    })
+}
+
+/// The links of a route's hops, if it has several and prefers no source address (`RTA_PREFSRC`).
+fn several_hops(route: &[u8]) -> Vec<u32> {
+    let all = || attributes(route.get(12..).unwrap_or_default());
+    if all().any(|(kind, _)| kind == 7) {
+        return Vec::new();
     }
-    Some(hops)
+    let hops = all().find(|(kind, _)| *kind == 9).map(|(_, hops)| next_hops(hops).map(|(link, _)| link).collect());
+    hops.unwrap_or_default()
 }
 
 /// `RTA_VIA`: a gateway of the other family, its family first.
@@ -511,6 +550,12 @@ mod tests {
         let gateway = |text: &str| Some(text.parse().expect("an address"));
         assert_eq!(shown, [("eth0", gateway("10.0.0.1"), 50), ("eth1", gateway("10.1.0.1"), 50)]);
         assert_eq!(found[0].source, gateway("10.0.0.9"));
+
+        let bare = new_route(0, 254, 1, &[(9, &hops)]);
+        assert_eq!(several_hops(&bare), [2, 3]);
+        let preferred = new_route(0, 254, 1, &[(7, &[10, 0, 0, 9]), (9, &hops)]);
+        assert_eq!(several_hops(&preferred), [0_u32; 0], "a preferred source decides");
+        assert_eq!(several_hops(&new_route(0, 254, 1, &[(4, &[2, 0, 0, 0])])), [0_u32; 0], "one hop");
     }
 
     #[test]
@@ -519,6 +564,7 @@ mod tests {
         for length in 0..whole.len() {
             let part = &whole[..length];
             let _ = (link(part), address(part), default_routes(part), split_message(part).is_some());
+            let _ = (several_hops(part), next_hops(part).count());
         }
     }
 }

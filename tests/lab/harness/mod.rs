@@ -43,6 +43,7 @@ pub use self::{
     net::{CONTROLLER, SERVICES, WORKER},
     node::{COMMAND, Node, NodeSpec},
     services::{Signer, Site, Web},
+    tree::Suite,
 };
 use self::{cgroup::Cgroups, net::Net, release::Digests, rundir::RunDir};
 
@@ -77,7 +78,7 @@ impl Lab {
     pub fn with_binary(name: &str, agent: &Path) -> Result<Self> {
         ensure!(nix::unistd::geteuid().is_root(), "the lab makes namespaces and mounts: run it as root");
         let cache = cache()?;
-        let tree = tree::tree(&cache)?;
+        let tree = tree::tree(&cache, Suite::Bookworm)?;
         let run = RunDir::new(&cache, name)?;
         let net = Net::new(&run.label())?;
         let docroot = run.path().join("docroot");
@@ -108,6 +109,11 @@ impl Lab {
     pub fn binary() -> Result<PathBuf> {
         let built = option_env!("CARGO_BIN_EXE_nodeagent").map(PathBuf::from);
         env::var_os("NODEAGENT").map(PathBuf::from).or(built).context("name the agent's binary in NODEAGENT")
+    }
+
+    /// The program that stands for components which no package has.
+    pub fn stand_in() -> Result<PathBuf> {
+        stand_in(&Self::binary()?)
     }
 
     /// From here on nothing of this lab needs to be kept.
@@ -171,13 +177,21 @@ impl Lab {
         &self.cache
     }
 
+    /// The tree that virtual machines and most nodes have.
     fn tree(&self) -> &Path {
         &self.tree
+    }
+
+    fn tree_of(&self, suite: Suite) -> Result<PathBuf> {
+        match suite {
+            Suite::Bookworm => Ok(self.tree.clone()),
+            Suite::Trixie => tree::tree(&self.cache, suite),
+        }
     }
 }
 
 /// Where trees and packages stay between runs.
-fn cache() -> Result<PathBuf> {
+pub fn cache() -> Result<PathBuf> {
     let home = || env::var_os("HOME").map(|home| Path::new(&home).join(".cache"));
     let base = env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home).context("set HOME or XDG_CACHE_HOME")?;
     let cache = base.join("nodeagent/lab");
@@ -199,7 +213,7 @@ fn stand_in(agent: &Path) -> Result<PathBuf> {
 }
 
 /// SHA-256 in hexadecimal.
-fn digest(bytes: &[u8]) -> String {
+pub fn digest(bytes: &[u8]) -> String {
     hex(&openssl::sha::sha256(bytes))
 }
 

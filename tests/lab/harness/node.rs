@@ -17,7 +17,7 @@ use nix::{
 use serde_json::{Map, Value};
 
 use super::{
-    Lab,
+    Lab, Suite,
     cgroup::Cgroups,
     mounts,
     net::{BRIDGE, SERVICES},
@@ -44,6 +44,7 @@ pub struct NodeSpec<'lab> {
     lab: &'lab Lab,
     name: String,
     address: String,
+    suite: Suite,
     user_data: Vec<u8>,
     meta_data: Map<String, Value>,
 }
@@ -53,7 +54,14 @@ impl<'lab> NodeSpec<'lab> {
         let mut meta_data = Map::new();
         meta_data.insert("instance-id".into(), name.into());
         meta_data.insert("local-hostname".into(), name.into());
-        Self { lab, name: name.into(), address: address.into(), user_data: b"#cloud-config\n{}\n".to_vec(), meta_data }
+        let user_data = b"#cloud-config\n{}\n".to_vec();
+        Self { lab, name: name.into(), address: address.into(), suite: Suite::Bookworm, user_data, meta_data }
+    }
+
+    /// The distribution's release, if not the one that most nodes have.
+    pub fn suite(mut self, suite: Suite) -> Self {
+        self.suite = suite;
+        self
     }
 
     /// What the cloud hands to cloud-init, byte for byte.
@@ -96,7 +104,7 @@ impl<'lab> NodeSpec<'lab> {
             fs::create_dir_all(&path).with_context(|| format!("create {}", path.display()))?;
         }
         let (upper, merged) = (directory.join("upper"), directory.join("merged"));
-        mounts::overlay(self.lab.tree(), &upper, &directory.join("work"), &merged)?;
+        mounts::overlay(&self.lab.tree_of(self.suite)?, &upper, &directory.join("work"), &merged)?;
         let node =
             Node { lab: self.lab, machine: format!("{}-{name}", self.lab.label()), name, directory, running: None };
         for (path, bytes) in files {

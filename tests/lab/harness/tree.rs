@@ -109,25 +109,47 @@ const RECIPE: Recipe = Recipe {
     ],
 };
 
+/// A distribution's release, hence a version of systemd.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Suite {
+    /// Debian 12: systemd 252.
+    Bookworm,
+    /// Debian 13: systemd 257.
+    Trixie,
+}
+
+impl Suite {
+    /// Each of them.
+    pub const ALL: [Self; 2] = [Self::Bookworm, Self::Trixie];
+
+    fn recipe(self) -> Recipe {
+        match self {
+            Self::Bookworm => RECIPE,
+            Self::Trixie => Recipe { suite: "trixie", ..RECIPE },
+        }
+    }
+}
+
 /// The cached tree's path; builds the tree first when it is not there.
-pub fn tree(cache: &Path) -> Result<PathBuf> {
-    let path = cache.join(format!("tree-{}", &digest(format!("{RECIPE:?}").as_bytes())[..16]));
+pub fn tree(cache: &Path, suite: Suite) -> Result<PathBuf> {
+    let recipe = suite.recipe();
+    let path = cache.join(format!("tree-{}", &digest(format!("{recipe:?}").as_bytes())[..16]));
     let _guard = lock(&path.with_extension("lock"))?;
     if !path.exists() {
         let unfinished = path.with_extension("unfinished");
         mounts::remove_tree(&unfinished)?;
-        build(&unfinished).with_context(|| format!("build the node tree {}", path.display()))?;
+        build(&recipe, &unfinished).with_context(|| format!("build the node tree {}", path.display()))?;
         fs::rename(&unfinished, &path).with_context(|| format!("finish {}", path.display()))?;
     }
     Ok(path)
 }
 
-fn build(root: &Path) -> Result<()> {
-    eprintln!("lab: building the node tree, once: about two minutes");
-    let include = format!("--include={}", RECIPE.packages.join(","));
+fn build(recipe: &Recipe, root: &Path) -> Result<()> {
+    eprintln!("lab: building the node tree of {}, once: about two minutes", recipe.suite);
+    let include = format!("--include={}", recipe.packages.join(","));
     let root_arg = root.to_str().context("the cache directory's path is not UTF-8")?;
     let mirror = mirror()?;
-    process::ok(&["debootstrap", "--variant=minbase", &include, RECIPE.suite, root_arg, &mirror], INSTALL)?;
+    process::ok(&["debootstrap", "--variant=minbase", &include, recipe.suite, root_arg, &mirror], INSTALL)?;
 
     // Keeps packages from starting services in the tree that is being built.
     let policy = root.join("usr/sbin/policy-rc.d");
@@ -135,25 +157,29 @@ fn build(root: &Path) -> Result<()> {
     fs::set_permissions(&policy, fs::Permissions::from_mode(0o755)).context("make policy-rc.d executable")?;
     let mut install = vec!["chroot", root_arg, "env", "DEBIAN_FRONTEND=noninteractive", "LC_ALL=C"];
     install.extend(["apt-get", "install", "--yes", "--no-install-recommends"]);
-    install.extend(RECIPE.later);
+    install.extend(recipe.later);
     process::ok(&install, INSTALL)?;
     process::ok(&["chroot", root_arg, "apt-get", "clean"], INSTALL)?;
     fs::remove_file(&policy).context("remove policy-rc.d")?;
 
     let units = root.join("etc/systemd/system");
-    for unit in RECIPE.masked {
+    for unit in recipe.masked {
         link("/dev/null", &units.join(unit))?;
     }
-    for (brought, hiding) in RECIPE.hidden {
+    for (brought, hiding) in recipe.hidden {
         let brought = root.join(brought);
+        // A release may bring none of a kind.
+        if !brought.exists() {
+            continue;
+        }
         for entry in fs::read_dir(&brought).with_context(|| format!("list {}", brought.display()))? {
             link("/dev/null", &root.join(hiding).join(entry?.file_name()))?;
         }
     }
-    for (path, text) in RECIPE.files {
+    for (path, text) in recipe.files {
         write(&root.join(path), text)?;
     }
-    for (wanting, unit) in RECIPE.enabled {
+    for (wanting, unit) in recipe.enabled {
         link(&format!("../{unit}"), &units.join(format!("{wanting}.wants")).join(unit))?;
     }
     // Each node gets one of its own: an empty file would make every boot a first boot, with presets and questions.
@@ -162,7 +188,7 @@ fn build(root: &Path) -> Result<()> {
 }
 
 /// The Debian mirror that this machine itself uses.
-fn mirror() -> Result<String> {
+pub fn mirror() -> Result<String> {
     let format = "$(ORIGIN)|$(LABEL)|$(SITE)";
     let deadline = Duration::from_secs(30);
     let targets = process::ok(&["apt-get", "indextargets", "--format", format, "Created-By: Packages"], deadline)?;

@@ -1,0 +1,121 @@
+//! `nodeagent certs`: the step alone, and a look at what is there.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::bootstrap::{self, StepArgs};
+use super::node;
+use super::output::{self, Format};
+use super::{Exit, Global};
+use crate::certs::show::{self, Shown};
+use crate::config::settings::KeyKind;
+use crate::config::values::RootPath;
+use crate::engine::apply::Unreadable;
+use crate::engine::fault::Fault;
+use crate::engine::id::Step;
+use crate::journal::Teller;
+use crate::provision::authority::{self, NewAuthority};
+
+/// Arguments of `certs`.
+#[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct CertsArgs {
+    #[command(flatten)]
+    step: StepArgs,
+    #[command(subcommand)]
+    command: Option<CertsCommand>,
+}
+
+#[derive(Subcommand)]
+enum CertsCommand {
+    /// Show every certificate on the node: whose, until when, good or why not
+    Show,
+    /// Make a cluster's CA, on an operator's machine
+    Ca(CaArgs),
+}
+
+/// Arguments of `certs ca`.
+#[derive(Args)]
+struct CaArgs {
+    /// The directory for ca.pem and ca-key.pem; it must be there, and they must not
+    #[arg(value_name = "DIR")]
+    dir: PathBuf,
+    /// Make a CA of its own for etcd, too: etcd-ca.pem and etcd-ca-key.pem
+    #[arg(long)]
+    etcd: bool,
+    /// Make a CA of its own for the API server's extensions, too
+    #[arg(long)]
+    front_proxy: bool,
+    /// What kind of keys to make
+    #[arg(long, value_name = "KIND", default_value = "ecdsa-p256", value_parser = key_kind)]
+    key: KeyKind,
+    /// How many days they are good for
+    #[arg(long, value_name = "N", default_value_t = 3650, value_parser = clap::value_parser!(u32).range(1..=36500))]
+    days: u32,
+}
+
+/// A kind of key in the words of `pki.key`.
+fn key_kind(text: &str) -> Result<KeyKind, String> {
+    let all = [KeyKind::EcdsaP256, KeyKind::Rsa2048, KeyKind::Rsa4096];
+    let known = all.map(|kind| kind.to_string()).join(", ");
+    all.into_iter().find(|kind| kind.to_string() == text).ok_or_else(|| format!("it must be one of {known}"))
+}
+
+/// Runs the step, or what was asked instead.
+pub async fn run(args: CertsArgs, global: &Global, tell: &Teller) -> Result<Exit, Fault> {
+    match args.command {
+        None => bootstrap::run_step(Step::Certs, args.step, global, tell).await,
+        Some(CertsCommand::Show) => show(global).await,
+        Some(CertsCommand::Ca(args)) => {
+            let made = authority::make(&args.dir, &args.wanted(), args.key, args.days)?;
+            output::print(&(made.join("\n") + "\n"));
+            Ok(Exit::Done)
+        }
+    }
+}
+
+impl CaArgs {
+    fn wanted(&self) -> Vec<NewAuthority> {
+        let etcd = self.etcd.then_some(NewAuthority::ETCD);
+        let front_proxy = self.front_proxy.then_some(NewAuthority::FRONT_PROXY);
+        std::iter::once(NewAuthority::CLUSTER).chain(etcd).chain(front_proxy).collect()
+    }
+}
+
+async fn show(global: &Global) -> Result<Exit, Fault> {
+    let host = node::host(global)?;
+    let node = node::now(global, &host)?;
+    let dir = &node.settings.certs.dir;
+    let is_pem = |name: &str| [".pem", ".crt"].iter().any(|end| name.ends_with(end));
+    let others: Vec<RootPath> =
+        host.root.list(dir)?.iter().filter(|name| is_pem(name)).map(|name| dir.join(name)).collect();
+    let seen = host.see(&show::reads(&node.settings, &node.identity, &others)).await;
+    let all = show::show(&node.settings, &node.identity, &others, &seen).map_err(Unreadable)?;
+    match global.output {
+        Format::Json => output::json(&all),
+        Format::Text => output::print(&all.iter().map(text).collect::<Vec<_>>().join("\n")),
+    }
+    Ok(Exit::Done)
+}
+
+/// A paragraph for each.
+fn text(shown: &Shown) -> String {
+    let left = shown.says.as_ref().map(|says| match says.days_left {
+        1 => ", 1 day left".to_owned(),
+        days => format!(", {days} days left"),
+    });
+    let verdict = if shown.flaws.is_empty() { "good".to_owned() } else { shown.flaws.join("; ") };
+    let readers = shown.read_by.iter().map(|unit| format!(", read by {unit}")).collect::<Vec<_>>().concat();
+    let mut lines =
+        vec![format!("{}: {verdict}{}", shown.file, left.unwrap_or_default()), format!("  {}{readers}", shown.purpose)];
+    if let Some(says) = &shown.says {
+        let key = says.key.as_ref().map(|key| format!(", {key}")).unwrap_or_default();
+        lines.push(format!("  {}{key}", says.subject));
+        if !says.names.is_empty() {
+            lines.push(format!("  for {}", says.names.join(", ")));
+        }
+        lines.push(format!("  signed by {}, until {}", says.issuer, says.not_after));
+    }
+    lines.join("\n") + "\n"
+}

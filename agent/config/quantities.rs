@@ -1,0 +1,193 @@
+//! Amounts as people write them: a time, a rate, a number of things.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+
+use super::values::{BadValue, refuse};
+
+/// Declares an amount: text outside, checked when it is made.
+macro_rules! amount {
+    ($name:ident, $format:literal) => {
+        impl TryFrom<String> for $name {
+            type Error = BadValue;
+            fn try_from(text: String) -> Result<Self, BadValue> {
+                text.parse()
+            }
+        }
+        impl From<$name> for String {
+            fn from(value: $name) -> String {
+                value.to_string()
+            }
+        }
+        impl JsonSchema for $name {
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+            fn inline_schema() -> bool {
+                true
+            }
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                // People write plain numbers here; the check hands both on as text.
+                json_schema!({ "type": ["string", "integer"], "format": $format })
+            }
+        }
+    };
+}
+
+/// A time of 1 second to 24 hours: `45s`, `10m`, `2h`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Span(u32);
+
+amount!(Span, "span");
+
+impl Span {
+    /// A span of the program's own.
+    pub const fn from_secs(seconds: u32) -> Self {
+        Self(seconds)
+    }
+
+    /// The same as the standard library has it.
+    pub const fn duration(self) -> Duration {
+        Duration::from_secs(self.0 as u64)
+    }
+}
+
+impl FromStr for Span {
+    type Err = BadValue;
+    fn from_str(text: &str) -> Result<Self, BadValue> {
+        const WANTED: &str = "a time such as 45s, 10m or 2h";
+        let unit = |c| match c {
+            's' => Some(1),
+            'm' => Some(60),
+            'h' => Some(3600),
+            _ => None,
+        };
+        let Some((number, unit)) = text.char_indices().next_back().and_then(|(at, c)| Some((&text[..at], unit(c)?)))
+        else {
+            return Err(refuse(text, WANTED, "it does not end with s, m or h"));
+        };
+        match digits(number).and_then(|n| n.checked_mul(unit)).and_then(|n| u32::try_from(n).ok()) {
+            Some(seconds @ 1..=86_400) => Ok(Self(seconds)),
+            Some(_) => Err(refuse(text, WANTED, "it is not between 1s and 24h")),
+            None => Err(refuse(text, WANTED, format!("{number:?} is no number"))),
+        }
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            n if n % 3600 == 0 => write!(f, "{}h", n / 3600),
+            n if n % 60 == 0 => write!(f, "{}m", n / 60),
+            n => write!(f, "{n}s"),
+        }
+    }
+}
+
+/// Bytes per second, at least 1: `500`, `64k`, `2M` (thousands and millions).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Rate(u64);
+
+amount!(Rate, "rate");
+
+impl Rate {
+    /// A rate of the program's own.
+    pub const fn bytes_per_second(bytes: u64) -> Self {
+        Self(bytes)
+    }
+
+    /// How many bytes that makes in a time.
+    pub fn over(self, time: Duration) -> u64 {
+        self.0.saturating_mul(time.as_secs())
+    }
+}
+
+impl FromStr for Rate {
+    type Err = BadValue;
+    fn from_str(text: &str) -> Result<Self, BadValue> {
+        const WANTED: &str = "a rate in bytes per second such as 500, 64k or 2M";
+        let (number, unit) = match text.char_indices().next_back() {
+            Some((at, 'k')) => (&text[..at], 1_000),
+            Some((at, 'M')) => (&text[..at], 1_000_000),
+            _ => (text, 1),
+        };
+        match digits(number).and_then(|n| n.checked_mul(unit)) {
+            Some(0) => Err(refuse(text, WANTED, "nothing is slower")),
+            Some(bytes) => Ok(Self(bytes)),
+            None => Err(refuse(text, WANTED, format!("{number:?} is no number"))),
+        }
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            n if n % 1_000_000 == 0 => write!(f, "{}M", n / 1_000_000),
+            n if n % 1_000 == 0 => write!(f, "{}k", n / 1_000),
+            n => write!(f, "{n}"),
+        }
+    }
+}
+
+/// How many things are done at the same time: 1 to 16.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Parallel(u8);
+
+amount!(Parallel, "parallel");
+
+impl Parallel {
+    /// A number of the program's own.
+    pub const fn of(number: u8) -> Self {
+        Self(number)
+    }
+
+    /// The number.
+    pub fn get(self) -> usize {
+        self.0.into()
+    }
+}
+
+impl FromStr for Parallel {
+    type Err = BadValue;
+    fn from_str(text: &str) -> Result<Self, BadValue> {
+        match digits(text).and_then(|n| u8::try_from(n).ok()) {
+            Some(number @ 1..=16) => Ok(Self(number)),
+            _ => Err(refuse(text, "a number from 1 to 16", "it is larger, 0, or no number")),
+        }
+    }
+}
+
+impl fmt::Display for Parallel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A number without sign, which `u64::from_str` would take.
+fn digits(text: &str) -> Option<u64> {
+    if text.bytes().all(|b| b.is_ascii_digit()) { text.parse().ok() } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn amounts_read_back(seconds in 1_u32..=86_400, bytes in 1_u64.., number in 1_u8..=16) {
+            prop_assert_eq!(Span(seconds).to_string().parse(), Ok(Span(seconds)));
+            prop_assert_eq!(Rate(bytes).to_string().parse(), Ok(Rate(bytes)));
+            prop_assert_eq!(Parallel(number).to_string().parse(), Ok(Parallel(number)));
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! Keys and certificates, judged by the `openssl` program and not by our own code.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::world::{Tree, World, agent, need, scratch};
+
+/// Each pair of a worker, what it is for in the words of `openssl verify`, and its subject.
+const PAIRS: [(&str, &str, &str); 3] = [
+    ("kubelet-client", "sslclient", "O = system:nodes, CN = system:node:worker-01"),
+    ("kubelet-server", "sslserver", "O = system:nodes, CN = system:node:worker-01"),
+    ("kube-proxy-client", "sslclient", "CN = system:kube-proxy"),
+];
+
+/// What openssl shows of their extensions under an ECDSA key. RSA adds key encipherment.
+const EXTENSIONS: &str = "\
+kubelet-client:
+  X509v3 Basic Constraints: critical
+  CA:FALSE
+  X509v3 Key Usage: critical
+  Digital Signature
+  X509v3 Extended Key Usage:
+  TLS Web Client Authentication
+  X509v3 Subject Key Identifier:
+  (20 bytes)
+  X509v3 Authority Key Identifier:
+  (20 bytes)
+kubelet-server:
+  X509v3 Basic Constraints: critical
+  CA:FALSE
+  X509v3 Key Usage: critical
+  Digital Signature
+  X509v3 Extended Key Usage:
+  TLS Web Server Authentication
+  X509v3 Subject Key Identifier:
+  (20 bytes)
+  X509v3 Authority Key Identifier:
+  (20 bytes)
+  X509v3 Subject Alternative Name:
+  DNS:worker-01, IP Address:10.10.30.21
+kube-proxy-client:
+  X509v3 Basic Constraints: critical
+  CA:FALSE
+  X509v3 Key Usage: critical
+  Digital Signature
+  X509v3 Extended Key Usage:
+  TLS Web Client Authentication
+  X509v3 Subject Key Identifier:
+  (20 bytes)
+  X509v3 Authority Key Identifier:
+  (20 bytes)
+";
+
+/// Runs openssl, which must succeed, and returns what it printed.
+fn openssl(args: &[&str]) -> Result<String> {
+    need("openssl", "openssl")?;
+    let output = Command::new("openssl").args(args).output().context("run openssl")?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(output.status.success(), "openssl {args:?}: {said}");
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+/// A CA in a directory of the tree's own, made by openssl as an operator would: certificate and key.
+///
+/// Its name has two parts of one kind, as Active Directory names its CAs.
+fn make_ca(tree: &Tree<'_>, key: &[&str]) -> Result<(PathBuf, PathBuf)> {
+    let (certificate, private) = (tree.root().join("etc/kubernetes/pki/ca.pem"), tree.beside("ca-key.pem"));
+    let mut args = vec!["req", "-x509", "-nodes", "-days", "30", "-subj", "/DC=com/DC=example/O=Lab & Sons/CN=lab CA"];
+    args.extend(["-addext", "keyUsage=critical,keyCertSign,cRLSign", "-addext", "basicConstraints=critical,CA:TRUE"]);
+    args.extend(key);
+    args.extend(["-keyout", path(&private)?, "-out", path(&certificate)?]);
+    openssl(&args)?;
+    Ok((certificate, private))
+}
+
+fn path(path: &Path) -> Result<&str> {
+    path.to_str().context("a path in UTF-8")
+}
+
+/// The tree's worker has its certificates signed by a key in the tree.
+fn sign_locally(tree: &Tree<'_>, key: &Path, more: &str) -> Result<()> {
+    let there = tree.root().join("etc/kubernetes/pki/ca-key.pem");
+    fs::copy(key, there)?;
+    let yaml = tree.root().join("etc/nodeagent/node.yaml");
+    let text = fs::read_to_string(&yaml)?;
+    let (before, _) = text.split_once("  signer:").context("the sample has a signer")?;
+    let signer = format!("  signer: {{ local: {{ key: /etc/kubernetes/pki/ca-key.pem{more} }} }}\n");
+    fs::write(&yaml, format!("{before}{signer}")).context("write node.yaml")
+}
+
+#[test]
+fn what_the_cas_key_signs_here_passes_openssls_strict_judgement() -> Result<()> {
+    let world = World::new()?;
+    let ec = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"];
+    let rsa = ["-newkey", "rsa:2048"];
+    for (ca_key, node_key, kind) in [
+        (&ec[..], "ecdsa-p256", "ASN1 OID: prime256v1"),
+        (&rsa[..], "ecdsa-p256", "ASN1 OID: prime256v1"),
+        (&ec[..], "rsa-2048", "Public-Key: (2048 bit)"),
+    ] {
+        let tree = world.copy(&world.start())?;
+        let (ca, private) = make_ca(&tree, ca_key)?;
+        sign_locally(&tree, &private, "")?;
+        let yaml = tree.root().join("etc/nodeagent/node.yaml");
+        fs::write(&yaml, fs::read_to_string(&yaml)?.replace("pki:\n", &format!("pki:\n  key: {node_key}\n")))?;
+        let ran = tree.ok(&["certs"])?;
+        ensure!(ran.told.contains("can sign a cluster administrator"), "a worker is warned: {}", ran.told);
+
+        let mut shown = String::new();
+        for (name, purpose, subject) in PAIRS {
+            let pair = tree.root().join(format!("etc/kubernetes/pki/{name}.pem"));
+            let pair = path(&pair)?;
+            openssl(&["verify", "-x509_strict", "-purpose", purpose, "-CAfile", path(&ca)?, pair])
+                .with_context(|| format!("{name} of {ca_key:?} and {node_key}"))?;
+            let text = openssl(&["x509", "-in", pair, "-noout", "-subject", "-issuer", "-text"])?;
+            ensure!(text.contains(&format!("subject={subject}")), "{name}: {text}");
+            ensure!(text.contains("issuer=DC = com, DC = example, O = Lab & Sons, CN = lab CA"), "{name}: {text}");
+            ensure!(text.contains(kind), "{name} is of another kind than {kind}: {text}");
+            let key = openssl(&["pkey", "-in", pair, "-pubout"])?;
+            ensure!(key == openssl(&["x509", "-in", pair, "-noout", "-pubkey"])?, "{name}: the key is another's");
+            shown.push_str(&extensions(name, &text));
+        }
+        if node_key == "ecdsa-p256" {
+            ensure!(shown == EXTENSIONS, "{shown}");
+        }
+        let again = tree.ok(&["certs"])?;
+        ensure!(again.told.contains("nothing to do"), "it was done: {}", again.told);
+    }
+    Ok(())
+}
+
+/// The names and values of a certificate's extensions, but for those that differ each time.
+fn extensions(name: &str, text: &str) -> String {
+    let lines = text.lines().skip_while(|line| !line.contains("X509v3 extensions")).skip(1);
+    let lines = lines.take_while(|line| !line.contains("Signature Algorithm")).map(str::trim);
+    let is_identifier = |line: &str| line.len() > 40 && line.chars().all(|c| c.is_ascii_hexdigit() || c == ':');
+    let lines = lines.map(|line| if is_identifier(line) { "(20 bytes)" } else { line });
+    format!("{name}:\n  {}\n", lines.collect::<Vec<_>>().join("\n  "))
+}
+
+#[test]
+fn a_node_shows_its_certificates_and_what_is_wrong_with_them() -> Result<()> {
+    let world = World::new()?;
+    let tree = world.copy(&world.start())?;
+    let (ca, private) = make_ca(&tree, &["-newkey", "rsa:2048"])?;
+    sign_locally(&tree, &private, "")?;
+    let before = tree.ok(&["certs", "show"])?.out;
+    ensure!(before.contains("/etc/kubernetes/pki/kubelet-server.pem: there is no pair\n"), "{before}");
+
+    tree.ok(&["certs"])?;
+    let pki = tree.root().join("etc/kubernetes/pki");
+    fs::copy(pki.join("kubelet-client.pem"), pki.join("kubelet-server.pem"))?;
+    fs::copy(&ca, pki.join("old.crt"))?;
+    // Whether the second since the CA was made is over already.
+    let shown = tree.ok(&["certs", "show"])?.out.replace("30 days left", "29 days left");
+    for line in [
+        "/etc/kubernetes/pki/ca.pem: good, 29 days left\n  the cluster's CA\n  DC=com, DC=example, O=Lab & Sons, CN=lab CA\n",
+        "/etc/kubernetes/pki/kubelet-client.pem: good, 29 days left\n  kubelet's client certificate, read by kubelet.service\n",
+        "/etc/kubernetes/pki/kubelet-server.pem: it is for the names [], not [10.10.30.21, worker-01]; it lacks the usage \"server auth\", 29 days left\n",
+        "  CN=system:kube-proxy, ecdsa-p256\n  signed by DC=com, DC=example, O=Lab & Sons, CN=lab CA, until ",
+        "/etc/kubernetes/pki/old.crt: good, 29 days left\n  nothing that this role needs\n",
+    ] {
+        ensure!(shown.contains(line), "it does not say {line:?}:\n{shown}");
+    }
+    let json: serde_json::Value = serde_json::from_str(&tree.ok(&["certs", "show", "-o", "json"])?.out)?;
+    let of = |name: &str| {
+        let rows = json.as_array().into_iter().flatten();
+        rows.into_iter().find(|row| row["file"].as_str().is_some_and(|file| file.ends_with(name))).cloned()
+    };
+    let server = of("kubelet-server.pem").context("a row")?;
+    ensure!(server["flaws"].as_array().is_some_and(|flaws| flaws.len() == 2), "{server}");
+    ensure!(
+        server["daysLeft"].as_i64().is_some_and(|days| (29..=30).contains(&days))
+            && server["readBy"][0] == "kubelet.service",
+        "{server}"
+    );
+    Ok(())
+}
+
+#[test]
+fn the_cas_key_is_destroyed_after_use_and_its_copies_are_named() -> Result<()> {
+    let world = World::new()?;
+    let tree = world.copy(&world.start())?;
+    let (_, private) = make_ca(&tree, &["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"])?;
+    sign_locally(&tree, &private, ", removeAfterUse: true")?;
+    let key = tree.root().join("etc/kubernetes/pki/ca-key.pem");
+    let plan = tree.ok(&["certs", "--dry-run"])?;
+    ensure!(plan.out.contains("destroyed once the certificates stand"), "{}", plan.out);
+    let ran = tree.ok(&["certs"])?;
+    ensure!(!key.exists(), "the key is still there");
+    ensure!(!ran.told.contains("administrator"), "there is nothing left to warn of: {}", ran.told);
+    tree.ok(&["certs"])?;
+
+    // cloud-init keeps what it was given, in its own indentation.
+    let user_data = tree.root().join("var/lib/cloud/instance/user-data.txt");
+    fs::create_dir_all(user_data.parent().context("a directory")?)?;
+    let indented = fs::read_to_string(&private)?.replace('\n', "\n      ");
+    fs::write(&user_data, format!("#cloud-config\nwrite_files:\n  - path: /x\n    content: |\n      {indented}\n"))?;
+    let ran = tree.run(&["certs"])?;
+    ensure!(ran.ended == Ok(1), "{:?} {}", ran.ended, ran.told);
+    let says = "/var/lib/cloud/instance/user-data.txt: holds the CA's private key";
+    ensure!(ran.told.contains(says), "{}", ran.told);
+
+    // Undoing brings no secret back.
+    fs::remove_file(&user_data)?;
+    tree.ok(&["uninstall", "--purge"])?;
+    ensure!(!key.exists(), "a destroyed secret came back");
+    Ok(())
+}
+
+#[test]
+fn a_ca_for_a_cluster_is_made_once_and_its_key_is_the_operators_alone() -> Result<()> {
+    let files = scratch()?;
+    let dir = path(files.path())?;
+    let certs = |args: &[&str]| Command::new(agent()).args(["certs", "ca", dir]).args(args).output();
+    for (args, kind) in [(&["--etcd", "--front-proxy"][..], "prime256v1"), (&["--key", "rsa-2048"], "(2048 bit)")] {
+        let output = certs(args)?;
+        ensure!(output.status.success(), "{output:?}");
+        let made: Vec<PathBuf> = String::from_utf8(output.stdout)?.lines().map(PathBuf::from).collect();
+        ensure!(made.len() == if args.len() == 2 && args[0] == "--etcd" { 6 } else { 2 }, "{made:?}");
+        for pair in made.chunks(2) {
+            let (certificate, key) = (path(&pair[0])?, path(&pair[1])?);
+            openssl(&["verify", "-x509_strict", "-check_ss_sig", "-CAfile", certificate, certificate])?;
+            let text = openssl(&["x509", "-in", certificate, "-noout", "-text"])?;
+            for says in ["CA:TRUE, pathlen:0", "Basic Constraints: critical", "Key Usage: critical", kind] {
+                ensure!(text.contains(says), "{certificate} does not say {says}: {text}");
+            }
+            ensure!(
+                openssl(&["pkey", "-in", key, "-pubout"])?
+                    == openssl(&["x509", "-in", certificate, "-noout", "-pubkey"])?,
+                "{key} is another's"
+            );
+            let bits = fs::metadata(key)?.permissions().mode() & 0o7777;
+            ensure!(bits == 0o600, "{key} has mode {bits:04o}");
+        }
+        let again = certs(args)?;
+        ensure!(again.status.code() == Some(2), "{again:?}");
+        let told = String::from_utf8_lossy(&again.stderr).into_owned();
+        ensure!(told.contains("ca-key.pem: there is something already"), "{told}");
+        for file in made {
+            fs::remove_file(file)?;
+        }
+    }
+    Ok(())
+}
