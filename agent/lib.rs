@@ -29,3 +29,7 @@ pub mod provision;
 pub mod steps;
 pub mod units;
 pub mod wait;
+
+#[cfg(test)]
+#[path = "../tests/cli/free_port.rs"]
+mod free_port;

@@ -12,6 +12,7 @@ use tokio::net::{TcpListener, UnixListener};
 
 use super::http::HttpOptions;
 use super::*;
+use crate::free_port::free_port;
 use crate::host::probe::{TlsFault, TlsFiles};
 
 /// Long enough for a busy machine: a test that succeeds never waits for it.
@@ -49,11 +50,6 @@ async fn listener() -> (TcpListener, u16) {
     (listener, port)
 }
 
-/// A port that was free a moment ago.
-async fn free_port() -> u16 {
-    listener().await.1
-}
-
 /// Answers each connection with the next of these, and with the last one for ever; an empty one only closes it.
 fn serve(listener: TcpListener, answers: &'static [&'static str]) {
     tokio::spawn(async move {
@@ -73,7 +69,7 @@ const FORBIDDEN: &str = "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnecti
 
 #[tokio::test]
 async fn a_port_that_opens_late() {
-    let port = free_port().await;
+    let port = free_port();
     let opened = tokio::spawn(async move {
         sleep(LATE).await;
         let listener = TcpListener::bind(("127.0.0.1", port)).await.expect("the port is free");
@@ -100,7 +96,7 @@ async fn a_port_that_opens_late() {
 #[tokio::test]
 async fn a_connection_to_itself_is_nobody_listening() {
     // The kernel gives odd ports to those who bind, and even ones to those who connect.
-    let port = free_port().await & !1;
+    let port = listener().await.1 & !1;
     let until = Instant::now() + Duration::from_mins(1);
     // As many tries as there are ephemeral ports, several times over.
     for count in 0..100_000 {
@@ -113,7 +109,7 @@ async fn a_connection_to_itself_is_nobody_listening() {
 
 #[tokio::test]
 async fn the_deadline_ends_it_with_each_reason() {
-    let refused = target(format!("tcp://127.0.0.1:{}", free_port().await));
+    let refused = target(format!("tcp://127.0.0.1:{}", free_port()));
     let absent = target("file:/nonexistent/file");
     let (open, port) = listener().await;
     let targets = [refused.clone(), target(format!("127.0.0.1:{port}")), absent.clone()];
@@ -157,7 +153,7 @@ async fn a_name_that_does_not_resolve() {
 
 #[tokio::test]
 async fn http_refused() {
-    let port = free_port().await;
+    let port = free_port();
     assert_eq!(reason(&Prober::default(), &format!("http://127.0.0.1:{port}/")).await, Reason::Refused);
 }
 
@@ -277,7 +273,7 @@ impl Drop for TlsServer {
 async fn tls_by_its_authority() {
     let folder = tempfile::tempdir().expect("a folder");
     self_signed(folder.path());
-    let port = free_port().await;
+    let port = free_port();
     let _server = TlsServer::start(folder.path(), port);
     wait_for(&[target(format!("127.0.0.1:{port}"))], How::All, PATIENCE).await.expect("it listens");
 

@@ -2,7 +2,7 @@
 //! it, over https and plain, in the layout of Kubernetes' own server.
 
 use std::fs::{self, File};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -13,6 +13,7 @@ use openssl::{ec, ecdsa::EcdsaSig, nid::Nid, pkey::Private};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::free_port::free_port;
 use crate::snapshot::digest;
 use crate::world::{agent, ca, need, scratch};
 
@@ -38,10 +39,6 @@ impl Drop for Server {
         let _ = self.nginx.kill();
         let _ = self.nginx.wait();
     }
-}
-
-fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|free| free.local_addr())?.port())
 }
 
 /// The bytes of a program: an ELF file's first ones for `machine`, and then its name.
@@ -79,7 +76,7 @@ impl Server {
         authority.issue_server(here, "server", Ipv4Addr::LOCALHOST.into())?;
         fs::write(here.join("ca.pem"), authority.pem()?)?;
         fs::create_dir_all(here.join("docroot"))?;
-        let (https, http) = (free_port()?, free_port()?);
+        let (https, http) = (free_port(), free_port());
         let at = here.display();
         let configuration = format!(
             "worker_processes 1; daemon off; pid {at}/nginx.pid; error_log {at}/error.log;\n\

@@ -6,6 +6,7 @@ mod config;
 mod docs;
 mod download;
 mod faulty;
+mod free_port;
 mod golden;
 mod images;
 mod install;

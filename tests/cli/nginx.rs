@@ -3,7 +3,7 @@
 use std::{
     fmt::Write as _,
     fs,
-    net::{Ipv4Addr, TcpListener, TcpStream},
+    net::{Ipv4Addr, TcpStream},
     path::PathBuf,
     process::{Child, Command, Stdio},
     thread,
@@ -13,6 +13,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use tempfile::TempDir;
 
+use crate::free_port::free_port;
 use crate::site::{PATIENCE, Site};
 use crate::world::{ca::Ca, need, scratch};
 
@@ -36,9 +37,7 @@ impl Nginx {
         need("nginx", "nginx-light")?;
         let (files, ca) = (scratch()?, Ca::new()?);
         let here = files.path().display().to_string();
-        // Ports that were free a moment ago: nginx cannot be handed a socket.
-        let free = || TcpListener::bind((HOST, 0)).and_then(|free| free.local_addr()).map(|address| address.port());
-        let (plain, tls) = (free()?, free()?);
+        let (plain, tls) = (free_port(), free_port());
         let locations = locations.replace("PLAIN", &plain.to_string()).replace("TLS", &tls.to_string());
         let mut servers = format!("server {{ listen {HOST}:{plain}; {locations} }}\n");
         for host in [HOST, OTHER] {

@@ -16,6 +16,8 @@ use openssl::x509::extension::{BasicConstraints, SubjectAlternativeName};
 use openssl::x509::{X509, X509NameBuilder};
 use serde_json::Value;
 
+use crate::free_port::free_port;
+
 const DAY: i64 = 86_400;
 
 /// What never comes is given up after this long.
@@ -27,11 +29,6 @@ fn agent(args: &[&str]) -> Output {
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// A port that was free a moment ago.
-fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|l| l.local_addr()).expect("a free port").port()
 }
 
 /// A program that ends with the test.

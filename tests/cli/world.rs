@@ -3,7 +3,7 @@
 use std::{
     env,
     fs::{self, File},
-    net::{Ipv4Addr, TcpListener, TcpStream},
+    net::{Ipv4Addr, TcpStream},
     os::unix::{
         fs::{PermissionsExt as _, symlink},
         process::ExitStatusExt as _,
@@ -22,6 +22,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::faulty::{Answer, Faulty};
+use crate::free_port::free_port;
 use crate::snapshot::digest;
 
 #[allow(dead_code, reason = "the lab's own, shared with tests that need less of it")]
@@ -258,8 +259,7 @@ fn sign(authority: &ca::Ca, directory: &Path) -> Result<(Killed, u16)> {
         },
     });
     fs::write(directory.join("policy.json"), policy.to_string())?;
-    // A port that was free a moment ago: cfssl cannot be handed a socket.
-    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|free| free.local_addr())?.port();
+    let port = free_port();
     let file = |name: &str| directory.join(name).display().to_string();
     let log = File::create(directory.join("log"))?;
     let mut cfssl = Command::new("cfssl");

@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -21,6 +21,7 @@ use crate::certs::key::Key;
 use crate::certs::request::{Usage, Wanted, request};
 use crate::certs::testing::{Ca, CaKind, DAY, Issue, client, new_key, now, seen_file, server};
 use crate::config::values::RootPath;
+use crate::free_port::free_port;
 
 const AUTH_KEY: &str = "00112233445566778899aabbccddeeff";
 
@@ -77,8 +78,7 @@ impl Server {
             fs::write(&path, bytes).expect(name);
             path
         };
-        // A port that was free a moment ago: cfssl cannot be handed a socket.
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port").port();
+        let port = free_port();
         let child = Command::new("cfssl")
             .arg("serve")
             .args(["-address", "127.0.0.1", "-port", &port.to_string(), "-loglevel", "5"])
