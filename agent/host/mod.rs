@@ -8,6 +8,7 @@ pub mod fetch;
 pub mod gather;
 pub mod http;
 pub mod kernel;
+pub mod listen;
 pub mod lock;
 pub mod notify;
 pub mod peers;

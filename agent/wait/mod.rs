@@ -5,9 +5,8 @@
 //! listens on, and a deadline ends it.
 //!
 //! Targets are tried side by side, so that one whose packets are dropped holds up no other. Files and sockets' paths
-//! are heard of by inotify and units by D-Bus signals; [`HEARD`] is only for what was not. The kernel tells nobody
-//! that a port begins to listen, so it is tried: on this machine, where that costs some microseconds, every [`NEAR`];
-//! on others at most four times a second.
+//! are heard of by inotify, units by D-Bus signals, and this machine's ports by asking the kernel every few milliseconds
+//! ([`crate::host::listen`]); [`HEARD`] is only for what was not. Other machines are tried at most four times a second.
 //!
 //! # Under systemd
 //!
@@ -40,7 +39,7 @@ use crate::host::retry::Policy;
 /// How long one try may take.
 const TRY: Duration = Duration::from_secs(5);
 
-/// The pause between tries where this machine says at once that there is nothing.
+/// The pause between tries where this machine says at once that there is nothing, and nothing tells more.
 pub const NEAR: Duration = Duration::from_millis(5);
 
 /// The pause between tries where changes are heard of.
@@ -222,9 +221,8 @@ async fn hold(prober: &Prober, target: &Target, deadline: Option<Instant>, chang
             last = Some(reason);
         }
         let pause = match &last {
-            // Of a socket that begins to listen nobody hears.
-            Some(Reason::Refused) if watch.is_near() => NEAR,
             _ if watch.hears() => HEARD,
+            Some(Reason::Refused) if watch.is_near() => NEAR,
             Some(Reason::Absent) => NEAR,
             _ if watch.is_near() => here.next().unwrap_or(HERE.cap),
             _ => far.next().unwrap_or(FAR.cap),

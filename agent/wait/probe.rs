@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::http::{Cluster, HttpOptions};
 use super::target::{HostPort, HttpTarget, Service, Target};
 use crate::config::values::UnitName;
+use crate::host::listen::ListenWatch;
 use crate::host::probe::{
     Asker, BadAsker, Reason, TlsFiles, UnitProbe, addresses, connect, connect_unix, exists, is_local,
 };
@@ -119,6 +120,8 @@ pub struct Watch<'p> {
     near: bool,
     /// Nothing listened at the last try.
     refused: bool,
+    /// Then, on this machine: what hears that something does.
+    listen: Option<ListenWatch>,
 }
 
 /// What a target is seen by.
@@ -144,9 +147,17 @@ impl<'p> Watch<'p> {
             (Target::Unit(_), _) => Eye::Unit(None),
             _ => Eye::Tries,
         };
-        let mut watch = Self { prober, target, eye, near: false, refused: false };
+        let mut watch = Self { prober, target, eye, near: false, refused: false, listen: None };
         watch.changed_its_answer();
         watch
+    }
+
+    /// The server that is connected to, for targets that are servers.
+    fn server(&self) -> Option<&HostPort> {
+        match (self.target, &self.eye) {
+            (Target::Tcp(server), _) | (_, Eye::Http(HttpTarget { server, .. }, _)) => Some(server),
+            _ => None,
+        }
     }
 
     /// Whether the target is on this machine, as far as is known.
@@ -156,12 +167,8 @@ impl<'p> Watch<'p> {
 
     /// Asks the kernel anew whether the target is on this machine, since addresses come and go.
     pub fn changed_its_answer(&mut self) {
-        let server = match (self.target, &self.eye) {
-            (Target::Tcp(server), _) | (_, Eye::Http(HttpTarget { server, .. }, _)) => Some(server),
-            _ => None,
-        };
         // A name other than `localhost` is not looked up for this, and counts as far.
-        self.near = match server {
+        self.near = match self.server() {
             Some(server) => server.host == "localhost" || server.ip().is_some_and(is_local),
             None => !matches!(self.target, Target::Dns(_)),
         };
@@ -170,9 +177,10 @@ impl<'p> Watch<'p> {
     /// Whether changes are heard, so that tries are needed only in case one was not.
     pub fn hears(&self) -> bool {
         match &self.eye {
-            Eye::File(_, armed) => *armed,
+            // That a socket begins to listen makes no change to its file.
+            Eye::File(_, armed) => *armed && !self.refused,
             Eye::Unit(probe) => probe.is_some(),
-            Eye::Tries | Eye::Http(..) => false,
+            Eye::Tries | Eye::Http(..) => self.listen.is_some(),
         }
     }
 
@@ -201,7 +209,18 @@ impl<'p> Watch<'p> {
             _ => Err(Reason::Other("nothing is known about it".to_owned())),
         };
         self.refused = found == Err(Reason::Refused);
+        self.listen = match self.listen.take() {
+            _ if !self.refused || !self.near => None,
+            None => self.listen(until).await,
+            old => old,
+        };
         found
+    }
+
+    async fn listen(&self, until: Instant) -> Option<ListenWatch> {
+        let HostPort { host, port } = self.server()?;
+        let addresses = addresses(host, until).await.ok()?;
+        ListenWatch::new(addresses.into_iter().map(|address| (address, *port).into()).collect())
     }
 
     /// Returns when another try is worth it; never where nothing tells.
@@ -209,7 +228,13 @@ impl<'p> Watch<'p> {
         match &mut self.eye {
             Eye::File(Some(watch), true) => watch.changed().await,
             Eye::Unit(Some(probe)) => probe.changed().await,
-            _ => std::future::pending().await,
+            _ => match &mut self.listen {
+                Some(listen) => {
+                    listen.heard().await;
+                    self.listen = None;
+                }
+                None => std::future::pending().await,
+            },
         }
     }
 }

@@ -1,6 +1,9 @@
-//! The kernel step on a kernel of its own: modules that are really loaded, sysctls, and swap that really was in use.
+//! What needs a kernel of its own: modules that are really loaded, sysctls, swap that really was in use, and a clock that
+//! nobody else sets.
 
 use anyhow::{Result, ensure};
+
+use nodeagent::journal::Event;
 
 use crate::harness::{Lab, NodeSpec, SERVICES, WORKER, vm::Vm};
 
@@ -56,6 +59,12 @@ echo \"step exited with $?\"
 show after
 /opt/bin/nodeagent kernel
 echo \"again exited with $?\"
+/opt/bin/nodeagent certs
+mkdir -p /etc/nodeagent/node.d
+echo 'clock: { requireSync: true }' >/etc/nodeagent/node.d/10-clock.yaml
+/opt/bin/nodeagent certs
+echo \"without a clock exited with $?\"
+rm /etc/nodeagent/node.d/10-clock.yaml
 sync
 ";
 
@@ -111,6 +120,13 @@ fn modules_sysctls_and_swap_on_a_kernel_of_their_own() -> Result<()> {
                 "again exited with 0",
             ],
         )?;
+        // Whether its CA is there is asked only after the clock.
+        let unset = "no time service is enabled, so nothing sets it";
+        let warning = Event::ClockUnsynchronised { why: unset }.text();
+        for text in [&warning, &format!("{unset} (clock.requireSync)"), "timedatectl", "without a clock exited with 3"]
+        {
+            ensure!(report.contains(text), "never said: {text}\n{report}");
+        }
         for never in ["before module: br_netfilter", ": done, but "] {
             ensure!(!report.contains(never), "said: {never}\n{report}");
         }

@@ -685,24 +685,3 @@ fn called_by_the_old_tools_name_it_does_that_tools_job() -> Result<()> {
     assert!(text.contains("\nETH1_IPV4=10.10.30.21\n") && !text.contains("\nDEFAULT_IPV4="), "{text}");
     Ok(())
 }
-
-#[test]
-fn a_clock_that_nothing_sets_is_warned_of_and_refused_only_on_request() -> Result<()> {
-    Lab::run("clock", |lab| {
-        let _api_server = lab.start_stand_in_api_server()?;
-        let node = lab.worker("worker1", WORKER)?.boot()?;
-        bootstrapped(&node)?;
-        // No node of the lab has a time service: the kernel it shares has its time from elsewhere.
-        let why = "no time service is enabled, so nothing sets it";
-        let event = Event::ClockUnsynchronised { why };
-        assert!(told(&node, &event)?.contains(&event.text()), "the warning of the first boot");
-
-        node.write("/etc/nodeagent/node.d/10-clock.yaml", b"clock: { requireSync: true }\n")?;
-        let refused = node.run(&["nodeagent", "install"])?;
-        let message = String::from_utf8_lossy(&refused.stderr);
-        assert_eq!(refused.status.code(), Some(3), "{message}");
-        assert!(message.contains(why) && message.contains("clock.requireSync"), "{message}");
-        assert!(message.contains("timedatectl"), "{message}");
-        Ok(())
-    })
-}
