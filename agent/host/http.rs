@@ -8,6 +8,7 @@ use reqwest::redirect::{self, Attempt};
 use reqwest::{Certificate, Client, ClientBuilder, NoProxy, StatusCode};
 
 use super::fetch::{self, answer};
+use super::probe::{TlsFault, tls_verdict};
 use super::resolve::Resolver;
 use super::retry::{self, GaveUp, News, Policy, Tried};
 use super::root::{FileError, Root};
@@ -63,6 +64,14 @@ pub enum HttpError {
         url: String,
         /// The cause.
         source: reqwest::Error,
+    },
+    /// The server's certificate does not show that it is the one that was asked.
+    #[error("{url}: TLS failed: {fault}")]
+    Untrusted {
+        /// The URL.
+        url: String,
+        /// Why not.
+        fault: TlsFault,
     },
     /// The answer was not a success.
     #[error("{url}: HTTP {status}{}{}", excerpt(body), pause(*retry_after))]
@@ -167,12 +176,25 @@ impl Explain for HttpError {
         match self {
             Self::Stalled { .. } | Self::Deadline { .. } => Class::Deadline,
             Self::NoAnswer { source, .. } if source.is_timeout() => Class::Deadline,
+            Self::Untrusted { .. } => Class::Verification,
             _ => Class::Failed,
         }
     }
 
     fn advice(&self) -> Option<String> {
         match self {
+            Self::Untrusted { fault, .. } => Some(
+                match fault {
+                    TlsFault::UntrustedAuthority => {
+                        "if it is the right server, name its CA (download.ca for mirrors, pki.ca for a signer)"
+                    }
+                    TlsFault::WrongName => {
+                        "ask for it by a name that its certificate has, or have it certified for this one"
+                    }
+                    _ => "have its certificate renewed, or set this machine's clock (see timedatectl)",
+                }
+                .to_owned(),
+            ),
             Self::ClockOff { .. } => Some("set the clock that is wrong (timedatectl shows this machine's)".to_owned()),
             Self::File(error) => error.advice(),
             Self::BadCa { .. } => Some("download.ca wants certificates in PEM".to_owned()),
@@ -182,6 +204,18 @@ impl Explain for HttpError {
 }
 
 impl HttpError {
+    /// What the HTTP client's error means. A certificate that was refused will be refused again.
+    fn no_answer(url: &str, source: reqwest::Error) -> Self {
+        let url = url.to_owned();
+        match tls_verdict(&source) {
+            Some(
+                fault
+                @ (TlsFault::UntrustedAuthority | TlsFault::WrongName | TlsFault::Expired | TlsFault::NotYetValid),
+            ) => Self::Untrusted { url, fault },
+            _ => Self::NoAnswer { url, source },
+        }
+    }
+
     /// The JSON that came with a status that is no success, if it was JSON.
     pub fn json(&self) -> Option<serde_json::Value> {
         match self {
@@ -198,6 +232,7 @@ impl HttpError {
             Self::Status { status, .. } => matches!(status, 408 | 429 | 500 | 502 | 503 | 504),
             Self::BadAnswer { .. }
             | Self::BadTrust { .. }
+            | Self::Untrusted { .. }
             | Self::Deadline { .. }
             | Self::ClockOff { .. }
             | Self::File(_)
@@ -273,7 +308,7 @@ impl Http {
         body: &serde_json::Value,
     ) -> Result<serde_json::Value, HttpError> {
         let client = cluster_client(url, trust)?;
-        let no_answer = |source| HttpError::NoAnswer { url: url.to_owned(), source };
+        let no_answer = |source| HttpError::no_answer(url, source);
         let response = client.post(url).json(body).timeout(ANSWER).send().await.map_err(no_answer)?;
         let (status, headers) = (response.status(), response.headers().clone());
         let date = headers.get(reqwest::header::DATE).and_then(|date| date.to_str().ok());
@@ -302,7 +337,7 @@ impl Http {
         let mut pace = fetch::Pace::new(self.download.minimum_rate, self.download.stall_after);
         let mut answer = Vec::new();
         while let Some(chunk) = pace.next(url, &mut body).await? {
-            answer.extend_from_slice(&chunk.map_err(|source| HttpError::NoAnswer { url: url.to_owned(), source })?);
+            answer.extend_from_slice(&chunk.map_err(|source| HttpError::no_answer(url, source))?);
             if answer.len() > most {
                 return Err(HttpError::BadAnswer {
                     url: url.to_owned(),
@@ -327,7 +362,7 @@ impl Http {
         let within = self.download.stall_after;
         let response = tokio::time::timeout(within, request.send()).await;
         let response = response.map_err(|_| HttpError::Stalled { url: url.to_owned(), bytes: 0, within })?;
-        let response = response.map_err(|source| HttpError::NoAnswer { url: url.to_owned(), source })?;
+        let response = response.map_err(|source| HttpError::no_answer(url, source))?;
         let status = response.status();
         let good = status.is_success() || (part.is_some() && status == StatusCode::RANGE_NOT_SATISFIABLE);
         if good { Ok(response) } else { Err(status_error(url, status, response.headers(), b"")) }

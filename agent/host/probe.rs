@@ -503,6 +503,14 @@ fn http_reason(error: &reqwest::Error) -> Reason {
     }
 }
 
+/// Why TLS failed, if that is what failed.
+pub fn tls_verdict(error: &reqwest::Error) -> Option<TlsFault> {
+    match http_reason(error) {
+        Reason::Tls(fault) => Some(fault),
+        _ => None,
+    }
+}
+
 /// native-tls gives OpenSSL's verdict on a certificate as text only: the words of `X509_verify_cert_error_string(3)`.
 fn tls_fault(text: &str) -> Option<TlsFault> {
     const VERDICTS: [(&str, TlsFault); 12] = [

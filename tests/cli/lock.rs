@@ -2,6 +2,7 @@
 //! it, over https and plain, in the layout of Kubernetes' own server.
 
 use std::fs::{self, File};
+use std::io::Read as _;
 use std::net::{Ipv4Addr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -11,6 +12,7 @@ use anyhow::{Context as _, Result, ensure};
 use nodeagent::host::facts::Facts;
 use openssl::{ec, ecdsa::EcdsaSig, nid::Nid, pkey::Private};
 use serde_json::Value;
+use tar::EntryType;
 use tempfile::TempDir;
 
 use crate::free_port::free_port;
@@ -53,18 +55,9 @@ fn program(name: &str, machine: u8) -> Vec<u8> {
 const AMD64: u8 = 62;
 const ARM64: u8 = 183;
 
-/// An archive in gzip's format with one file, whose name may be one that tar itself would refuse.
+/// An archive with the right member and one more file.
 fn archive(name: &str, content: &[u8]) -> Result<Vec<u8>> {
-    let mut tar = tar::Builder::new(flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast()));
-    for (name, content) in [("crictl", program("crictl", AMD64).as_slice()), (name, content)] {
-        let mut header = tar::Header::new_gnu();
-        header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
-        header.set_size(content.len() as u64);
-        header.set_mode(0o755);
-        header.set_cksum();
-        tar.append(&header, content)?;
-    }
-    Ok(tar.into_inner()?.finish()?)
+    entry(EntryType::Regular, name, "", content)
 }
 
 impl Server {
@@ -407,6 +400,22 @@ fn a_file_that_is_right_but_not_for_this_node_is_not_installed() -> Result<()> {
             "unpack crictl v1.34.0: it is no tar archive",
         ),
         (
+            "device",
+            ("crictl", "v1.34.0", CRICTL, entry(EntryType::Char, "dev/mem", "", b"")?),
+            "\"dev/mem\" is a device",
+        ),
+        (
+            "symbolic-link",
+            ("crictl", "v1.34.0", CRICTL, entry(EntryType::Symlink, "bin", "/etc", b"")?),
+            "\"bin\" is a symbolic link to the outside",
+        ),
+        (
+            "hard-link",
+            ("crictl", "v1.34.0", CRICTL, entry(EntryType::Link, "bin", "../../etc/shadow", b"")?),
+            "\"bin\" is a hard link to the outside",
+        ),
+        ("bomb", ("crictl", "v1.34.0", CRICTL, bomb()?), "unpack crictl v1.34.0: it unpacks to more than 3 GiB"),
+        (
             "arm-member",
             ("crictl", "v1.34.0", CRICTL, only("crictl", &program("crictl", ARM64))?),
             "crictl is a program for arm64",
@@ -429,6 +438,42 @@ fn a_file_that_is_right_but_not_for_this_node_is_not_installed() -> Result<()> {
         server.publish(kubelet, &program("kubelet", AMD64))?;
     }
     Ok(())
+}
+
+/// An archive, compressed by gzip, with the right member and this.
+fn entry(kind: EntryType, name: &str, link: &str, content: &[u8]) -> Result<Vec<u8>> {
+    let mut tar = tar::Builder::new(gzip());
+    let mut put = |kind: EntryType, name: &str, link: &str, content: &[u8]| {
+        let mut header = tar::Header::new_gnu();
+        // As tar's own writer would refuse to.
+        header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
+        header.as_old_mut().linkname[..link.len()].copy_from_slice(link.as_bytes());
+        header.set_entry_type(kind);
+        header.set_size(content.len() as u64);
+        header.set_mode(0o755);
+        header.set_cksum();
+        tar.append(&header, content)
+    };
+    put(EntryType::Regular, "crictl", "", &program("crictl", AMD64))?;
+    put(kind, name, link, content)?;
+    Ok(tar.into_inner()?.finish()?)
+}
+
+/// Some 14 MB that unpack to more than any release: zeros that nobody asks for, beside the right member.
+fn bomb() -> Result<Vec<u8>> {
+    const ZEROS: u64 = (3 << 30) + 1;
+    let mut tar = tar::Builder::new(gzip());
+    for (name, size) in [("zeros", ZEROS), ("crictl", 4)] {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(size);
+        header.set_cksum();
+        tar.append_data(&mut header, name, std::io::repeat(0).take(size))?;
+    }
+    Ok(tar.into_inner()?.finish()?)
+}
+
+fn gzip() -> flate2::write::GzEncoder<Vec<u8>> {
+    flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast())
 }
 
 /// An archive with one file and nothing else, not compressed.

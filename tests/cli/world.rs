@@ -80,10 +80,17 @@ impl World {
         for (path, bytes) in programs() {
             mirror.script(&path, [Answer::File(Arc::new(bytes))]);
         }
+        let (path, bytes) = archive()?;
+        let tools = format!(
+            "{{ url: \"{}\", version: v1, sha256: {}, members: {{ crictl: bin/crictl }} }}",
+            mirror.url(path),
+            digest(&bytes)
+        );
+        mirror.script(path, [Answer::File(Arc::new(bytes))]);
         let authority = ca::Ca::new()?;
         let (signer, port) = sign(&authority, &files.path().join("signer"))?;
         fs::write(files.path().join("facts.json"), serde_json::to_vec(&Facts::sample())?)?;
-        lay_out(&files.path().join("start"), &node_yaml(&mirror.url("/release"), port), &authority.pem()?)?;
+        lay_out(&files.path().join("start"), &node_yaml(&mirror.url("/release"), &tools, port), &authority.pem()?)?;
         Ok(Self { files, _signer: signer })
     }
 
@@ -244,6 +251,18 @@ fn programs() -> Vec<(String, Vec<u8>)> {
     PROGRAMS.iter().map(|name| (format!("/release/v1.34.2/bin/linux/amd64/{name}"), program(name))).collect()
 }
 
+/// An archive that the mirror has as well, with a program in it that the node wants.
+fn archive() -> Result<(&'static str, Vec<u8>)> {
+    let mut tar = tar::Builder::new(flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast()));
+    for (path, content) in [("LICENSE", "none of the node's\n"), ("bin/crictl", "#!/bin/sh\n# stands for crictl\n")] {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(content.len() as u64);
+        header.set_mode(0o755);
+        tar.append_data(&mut header, path, content.as_bytes())?;
+    }
+    Ok(("/release/tools.tar.gz", tar.into_inner()?.finish()?))
+}
+
 /// Starts a real `cfssl serve` on a port of loopback.
 fn sign(authority: &ca::Ca, directory: &Path) -> Result<(Killed, u16)> {
     fs::create_dir(directory)?;
@@ -277,7 +296,7 @@ fn sign(authority: &ca::Ca, directory: &Path) -> Result<(Killed, u16)> {
     Ok((signer, port))
 }
 
-fn node_yaml(mirror: &str, signer: u16) -> String {
+fn node_yaml(mirror: &str, tools: &str, signer: u16) -> String {
     let line = |(path, bytes): &(String, Vec<u8>)| {
         let name = path.rsplit('/').next().unwrap_or_default();
         format!("    {name}: {{ sha256: \"{}\" }}\n", digest(bytes))
@@ -286,7 +305,7 @@ fn node_yaml(mirror: &str, signer: u16) -> String {
     format!(
         "apiVersion: nodeagent.io/v1alpha1\nkind: NodeConfig\nrole: worker\n\
          cluster: {{ apiServer: \"https://10.10.30.11:6443\" }}\n\
-         kubernetes:\n  version: v1.34.2\n  mirrors: [\"{mirror}\"]\n  artifacts:\n{artifacts}\
+         kubernetes:\n  version: v1.34.2\n  mirrors: [\"{mirror}\"]\n  artifacts:\n{artifacts}    tools: {tools}\n\
          pki:\n  ca: /etc/kubernetes/pki/ca.pem\n  signer:\n    cfssl:\n      url: https://127.0.0.1:{signer}\n\
          \x20     authKeyFile: /etc/nodeagent/cfssl.key\n      acceptAdminEquivalentKey: true\n"
     )
