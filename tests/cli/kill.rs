@@ -119,12 +119,49 @@ impl Drill<'_> {
         }
     }
 
+    /// Of the run's own thread, which makes the Changes: a runtime whose other threads cannot wake it waits for ever, and
+    /// no disk does that to it. What another thread writes, [`Self::fail_downloads`] lets fail.
     fn fail_at(&self, (call, error, text): &(&str, &str, &str), n: usize) -> Result<bool> {
+        self.fail(&|_| Vec::new(), call, error, text, n)
+    }
+
+    /// Lets the writing of downloads fail, which a thread of its own does; prints and returns the number of points.
+    fn fail_downloads(&self, errors: &[(&str, &str, &str)]) -> Result<usize> {
+        let paths = self.downloads()?;
+        let within = |root: &Path| -> Vec<String> {
+            let each = paths.iter().map(|path| root.join(path).display().to_string());
+            each.flat_map(|path| ["-P".to_owned(), path]).chain(["-f".to_owned()]).collect()
+        };
+        self.all(errors.iter().map(|error| (error.0, error)), |(call, error, text), n| {
+            self.fail(&within, call, error, text, n)
+        })
+    }
+
+    /// Where a run keeps what it downloads, below the tree's root.
+    fn downloads(&self) -> Result<Vec<String>> {
+        let tree = self.world.copy(self.from)?;
+        let (log, root) = (tree.beside("strace.log").display().to_string(), tree.root().display().to_string());
+        let ran = tree.run_under(&["strace", "-f", "-qq", "-y", "-o", &log, "-e", "trace=write"], self.command)?;
+        ensure!(ran.ended == Ok(0), "{ran:?}");
+        let log = fs::read_to_string(&log)?;
+        let written = log.lines().filter_map(|line| line.split_once('<')?.1.split_once('>').map(|(path, _)| path));
+        let below = written.filter_map(|path| path.strip_prefix(&root)?.strip_prefix('/'));
+        let mut paths: Vec<String> =
+            below.filter(|path| path.starts_with("opt/nodeagent/partial/")).map(str::to_owned).collect();
+        paths.sort();
+        paths.dedup();
+        ensure!(!paths.is_empty(), "nothing was downloaded");
+        Ok(paths)
+    }
+
+    fn fail(&self, of: &dyn Fn(&Path) -> Vec<String>, call: &str, error: &str, text: &str, n: usize) -> Result<bool> {
         let tree = self.world.copy(self.from)?;
         let log = tree.beside("strace.log").display().to_string();
         let inject = format!("inject={call}:error={error}:when={n}");
         let trace = format!("trace={call}");
-        let strace = ["strace", "-f", "-qq", "-y", "-o", &log, "-e", &trace, "-e", &inject];
+        let of = of(&tree.root());
+        let mut strace = vec!["strace", "-qq", "-y", "-o", &log, "-e", &trace, "-e", &inject];
+        strace.extend(of.iter().map(String::as_str));
         let ran = tree.run_under(&strace, self.command)?;
         let log = fs::read_to_string(&log)?;
         // Each thread has an n-th call of its own.
@@ -141,7 +178,7 @@ impl Drill<'_> {
 /// A failure is told with its cause and the file, and never ends the program in its middle.
 fn check_complaint(ran: &Ran, root: &Path, failed: &str, text: &str) -> Result<()> {
     let root = root.display().to_string();
-    // Without the runtime's own eventfd, by which another thread wakes it, there is no going on.
+    // Without the runtime's own eventfd, by which it wakes itself, there is no going on.
     if failed.contains("anon_inode") {
         return Ok(());
     }
@@ -303,6 +340,7 @@ fn a_disk_that_fails_tears_nothing() -> Result<()> {
     let start = stage.world.start();
     let again = |tree: &Tree<'_>| is_bootstrapped(tree, &stage.golden);
     stage.drill("bootstrap on a bad disk", &start, &["bootstrap"], &again).fail_every(&ERRORS)?;
+    stage.drill("downloads to a bad disk", &start, &["bootstrap"], &again).fail_downloads(&ERRORS)?;
 
     let command = ["rollback"];
     let undone = stage.undone(&command, |path| is_own(path) || is_pair(path))?;

@@ -72,7 +72,7 @@ impl Server {
         let (https, http) = (free_port(), free_port());
         let at = here.display();
         let configuration = format!(
-            "worker_processes 1; daemon off; pid {at}/nginx.pid; error_log {at}/error.log;\n\
+            "daemon off; master_process off; pid {at}/nginx.pid; error_log {at}/error.log;\n\
              events {{ worker_connections 64; }}\n\
              http {{ access_log off; root {at}/docroot;\n\
                  client_body_temp_path {at}/body; proxy_temp_path {at}/proxy; fastcgi_temp_path {at}/fastcgi;\n\

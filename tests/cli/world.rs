@@ -199,7 +199,8 @@ impl Tree<'_> {
     pub fn run_under(&self, wrapper: &[&str], args: &[&str]) -> Result<Ran> {
         let agent = agent();
         let mut command = Command::new("timeout");
-        command.args(["--foreground", "--kill-after=5", &RUN.as_secs().to_string()]);
+        // It ends the wrapper and what that runs: they are one process group.
+        command.args(["--kill-after=5", &RUN.as_secs().to_string()]);
         command.args(wrapper).arg(&agent).args(args);
         command.arg("--root").arg(self.root()).arg("--facts").arg(self.world.files.path().join("facts.json"));
         // Neither a proxy nor anything else of the caller's reaches the agent.
