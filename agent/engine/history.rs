@@ -140,18 +140,28 @@ pub fn last_run(records: &[Record]) -> Vec<&Made> {
     let records = &records[..interrupted_undoing(records).unwrap_or(records.len())];
     let good: BTreeSet<u64> =
         self::runs(records).into_iter().filter(|run| run.done && !run.undoes()).map(|run| run.number).collect();
+    let standing = standing(records);
+    let counting: BTreeSet<u64> = standing.iter().filter(|made| brings_back(made)).map(|made| made.run).collect();
     let mut group: Vec<&Made> = Vec::new();
     let mut runs: BTreeSet<u64> = BTreeSet::new();
-    for made in standing(records) {
+    for made in standing {
         // An earlier run belongs to the group unless it, or one since, came to a good end: then it was complete.
         if runs.first().is_some_and(|lowest| made.run < *lowest && good.range(made.run..*lowest).next().is_some()) {
             break;
         }
-        runs.insert(made.run);
+        // A renewal since is no run that anybody means who wants the last one undone.
+        if counting.contains(&made.run) {
+            runs.insert(made.run);
+        }
         group.push(made);
     }
     group.retain(|made| !undone.contains_key(&made.seq));
     group
+}
+
+/// Whether undoing a Change brings anything back. A credential stays, and a restart is over: a renewal makes no others.
+fn brings_back(made: &Made) -> bool {
+    !matches!(made.change, Logged::Put { credential: true, .. } | Logged::Job { verb: Verb::Restart, .. })
 }
 
 /// One run, as the ledger knows it.
@@ -195,13 +205,17 @@ pub fn runs(records: &[Record]) -> Vec<Run> {
 
 /// Records that mean the same for every undo, but fewer.
 ///
-/// What was undone is forgotten together with its undoing. The last runs stay as they are; all before them become one
-/// point: of each target, the state before its first Change and what its last Change left. No debt may be owed.
+/// What was undone is forgotten together with its undoing, and each renewal with the next. The last runs stay as they
+/// are; all before them become one point: of each target, the state before its first Change and what its last Change
+/// left. No debt may be owed.
 pub fn compacted(records: &[Record]) -> Vec<Record> {
+    let records = &renewals_merged(records);
     let left: BTreeSet<u64> = leftovers(records).iter().map(|made| made.seq).collect();
     let stand: BTreeSet<u64> = standing(records).iter().map(|made| made.seq).chain(left.iter().copied()).collect();
     let live: BTreeSet<u64> = changes(records).filter(|m| stand.contains(&m.seq)).map(|m| m.run).collect();
-    let oldest_point = live.iter().rev().take(POINTS_KEPT).min().copied().unwrap_or(u64::MAX);
+    let points: BTreeSet<u64> =
+        changes(records).filter(|m| stand.contains(&m.seq) && brings_back(m)).map(|m| m.run).collect();
+    let oldest_point = points.iter().rev().take(POINTS_KEPT).min().copied().unwrap_or(u64::MAX);
     let merged = |run: u64| run < oldest_point;
     // That a run came to a good end bounds the rollback of a later one, even if nothing of its own stands any more.
     let bounds: BTreeSet<u64> = runs(records).into_iter().filter(|r| r.done && !r.undoes()).map(|r| r.number).collect();
@@ -241,6 +255,43 @@ pub fn compacted(records: &[Record]) -> Vec<Record> {
         compact.push(Record::Hold { config: config.clone(), at });
     }
     compact
+}
+
+/// The records without what renewals left behind. Only the last of a credential's bytes are there, to whatever point one
+/// goes back: so of all that were put at a path the last stands for the others, with what was there before the first.
+/// A certificate of a day would fill the ledger otherwise, and its runs take the places of those that can be undone.
+fn renewals_merged(records: &[Record]) -> Vec<Record> {
+    let standing = standing(records);
+    let mut dropped: BTreeSet<u64> = BTreeSet::new();
+    let mut last: BTreeMap<&RootPath, (&Made, &Before)> = BTreeMap::new();
+    for made in standing.iter().rev() {
+        let Logged::Put { path, credential: true, .. } = &made.change else { continue };
+        let first = match last.get(path) {
+            Some(&(earlier, first)) if follows(&earlier.change, &made.before) => {
+                dropped.insert(earlier.seq);
+                first
+            }
+            _ => &made.before,
+        };
+        last.insert(path, (made, first));
+    }
+    // A run of which only restarts are left has nothing to show.
+    let is_restart = |made: &Made| matches!(made.change, Logged::Job { verb: Verb::Restart, .. });
+    let touched: BTreeSet<u64> = standing.iter().filter(|m| dropped.contains(&m.seq)).map(|m| m.run).collect();
+    let rest = standing.iter().filter(|made| !dropped.contains(&made.seq) && !is_restart(made));
+    let rest: BTreeSet<u64> = rest.map(|made| made.run).collect();
+    let over = |made: &Made| is_restart(made) && touched.contains(&made.run) && !rest.contains(&made.run);
+    dropped.extend(standing.iter().filter(|made| over(made)).map(|made| made.seq));
+
+    let before: BTreeMap<u64, &Before> = last.into_values().map(|(made, first)| (made.seq, first)).collect();
+    let kept = records.iter().filter(|r| !matches!(r, Record::Change(made) if dropped.contains(&made.seq)));
+    let with_first = |record: &Record| match record {
+        Record::Change(made) if before.contains_key(&made.seq) => {
+            Record::Change(Box::new(Made { before: before[&made.seq].clone(), ..(**made).clone() }))
+        }
+        other => other.clone(),
+    };
+    kept.map(with_first).collect()
 }
 
 /// One Change per target, at the place of the target's first: so a directory still comes before what was put into it.
@@ -383,6 +434,56 @@ mod tests {
         assert!(kept.iter().any(|made| made.seq == 3 && made.before == theirs), "somebody else's file");
         let started = kept.iter().find(|made| made.seq == 2).expect("the start");
         assert!(matches!(started.change, Logged::Job { verb: Verb::Start, .. }), "{started:?}");
+    }
+
+    fn credential(seq: u64, run: u64, before: Before) -> Record {
+        let Record::Change(mut made) = put(seq, run, "/pair.pem", before, vec![]) else { unreachable!("a change") };
+        made.change = Logged::Put {
+            path: RootPath::literal("/pair.pem"),
+            sha256: Sha256::of(&seq.to_be_bytes()),
+            meta: Meta::SECRET,
+            credential: true,
+        };
+        Record::Change(made)
+    }
+
+    fn restart(seq: u64, run: u64) -> Record {
+        let Record::Change(mut made) = change(seq, run, vec![]) else { unreachable!("a change") };
+        made.change = Logged::Job { unit: UnitName::literal("kubelet.service"), verb: Verb::Restart };
+        Record::Change(made)
+    }
+
+    /// A bootstrap, a second one, and then a renewal in each of these many runs.
+    fn renewed(times: u64) -> Vec<Record> {
+        let renewed = Before::DigestOnly { meta: Meta::SECRET };
+        let end = || Record::End { done: true };
+        let mut records = vec![run(1, "bootstrap"), change(1, 1, vec![]), credential(2, 1, Before::Absent), end()];
+        records.extend([run(2, "bootstrap"), put(3, 2, "/y", Before::Absent, vec![]), end()]);
+        for at in 3..3 + times {
+            let (pair, job) = (credential(2 * at, at, renewed.clone()), restart(2 * at + 1, at));
+            records.extend([run(at, "renew"), pair, job, end()]);
+        }
+        records
+    }
+
+    #[test]
+    fn a_rollback_means_the_last_run_that_can_be_undone_and_no_renewal_since() {
+        let seqs = |made: Vec<&Made>| made.iter().map(|made| made.seq).collect::<Vec<_>>();
+        assert_eq!(seqs(last_run(&renewed(0))), [3]);
+        assert_eq!(seqs(last_run(&renewed(2))), [9, 8, 7, 6, 3], "with the renewals, whose pairs a purge is to find");
+    }
+
+    #[test]
+    fn renewals_neither_fill_the_ledger_nor_take_the_places_of_runs_that_can_be_undone() {
+        let records = renewed(500);
+        let compact = compacted(&records);
+        let seqs: Vec<u64> = changes(&compact).map(|made| made.seq).collect();
+        assert_eq!(seqs, [1, 3, 1004, 1005], "both bootstraps, and the last renewal");
+        let pair = changes(&compact).find(|made| made.seq == 1004).expect("the last renewal");
+        assert_eq!(pair.before, Before::Absent, "what was there before the first");
+        assert!(is_point(&compact, 1) && is_point(&compact, 2));
+        assert_eq!(last_run(&compact).last().map(|made| made.seq), Some(3));
+        assert_eq!(compacted(&compact), compact);
     }
 
     #[test]
