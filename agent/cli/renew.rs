@@ -9,13 +9,11 @@ use super::{Exit, Global, clock};
 use crate::certs::show::{self, Shown};
 use crate::engine::commit::Hand;
 use crate::engine::fault::Fault;
+use crate::engine::history::RENEW;
 use crate::engine::id::Step;
 use crate::engine::ledger;
 use crate::host::Host;
 use crate::journal::{Event, Teller};
-
-/// The name of such a run in the ledger and in messages.
-const COMMAND: &str = "renew";
 
 /// Renews what is due.
 pub async fn run(global: &Global, tell: &Teller) -> Result<Exit, Fault> {
@@ -34,12 +32,12 @@ pub async fn run(global: &Global, tell: &Teller) -> Result<Exit, Fault> {
 
 async fn renew(node: &Node, host: &Host, global: &Global, tell: &Teller) -> Result<Exit, Fault> {
     clock::ready(&node.settings, host, tell).await?;
-    let hand = Hand::take(host, tell, COMMAND, Some(node.settings.digest.clone())).await?;
+    let hand = Hand::take(host, tell, RENEW, Some(node.settings.digest.clone())).await?;
     // Asked again: somebody may have rolled back while this run waited for an address or the lock.
     if is_held(&node.settings, hand.records(), tell) {
         return Ok(Exit::Done);
     }
-    execute(COMMAND, &node.plan().only(Step::Certs), node, host, hand, global, tell).await
+    execute(RENEW, &node.plan().only(Step::Certs), node, host, hand, global, tell).await
 }
 
 /// Tells which pairs are not as they should be, and how long each still works. Why they are not was told before.

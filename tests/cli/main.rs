@@ -4,6 +4,7 @@
 mod certs;
 mod certs_clients;
 mod certs_refused;
+mod certs_renew;
 mod config;
 mod docs;
 mod download;
