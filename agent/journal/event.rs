@@ -322,7 +322,7 @@ impl Event<'_> {
             }
             Self::AddressNotInCertificate { address, certificate, has } => {
                 let has = has.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(", ");
-                format!("the address is {address}, and {certificate} is for [{has}]: bootstrap has it made anew")
+                format!("the address is {address}, and {certificate} is for [{has}]: the next renewal has it made anew")
             }
             Self::AddressInside { address, reason } => {
                 format!("{address} is what others would reach, and is {reason}: change the one or the other")
