@@ -152,7 +152,7 @@ mod tests {
     use super::*;
     use crate::config::values::{Sha256, UnitName};
     use crate::engine::change::Meta;
-    use crate::engine::history::testing::{change, put, renewed, run};
+    use crate::engine::history::testing::{change, credential, put, renewed, run};
     use crate::engine::history::{debts, is_point, last_run, since};
 
     #[test]
@@ -214,12 +214,20 @@ mod tests {
             let mut records = Vec::new();
             let mut now: BTreeMap<String, Option<Sha256>> = BTreeMap::new();
             for (at, (path, good, undo, stays)) in (1_u64..).zip(&steps) {
-                let path = format!("/file-{path}");
+                // One of them is a pair that renewals replace.
+                let renews = *path == 4;
+                let path = if renews { "/pair.pem".to_owned() } else { format!("/file-{path}") };
                 let before = match now.get(&path).cloned().flatten() {
+                    Some(_) if renews => Before::DigestOnly { meta: Meta::SECRET },
                     Some(sha256) => Before::Kept { sha256, meta: Meta::FILE },
                     None => Before::Absent,
                 };
-                records.extend([run(2 * at, "bootstrap"), put(2 * at, 2 * at, &path, before.clone(), vec![Debt::DaemonReload])]);
+                let made = if renews {
+                    [run(2 * at, "renew"), credential(2 * at, 2 * at, before.clone())]
+                } else {
+                    [run(2 * at, "bootstrap"), put(2 * at, 2 * at, &path, before.clone(), vec![Debt::DaemonReload])]
+                };
+                records.extend(made);
                 records.push(Record::Paid { debt: Debt::DaemonReload });
                 if *good {
                     records.push(Record::End { done: true });
