@@ -37,7 +37,11 @@ pub(super) struct CaKey {
 
 impl Resource for CaKey {
     fn summary(&self) -> String {
-        let what = if self.remove { "destroyed once the certificates stand" } else { "on this machine" };
+        let what = if self.remove {
+            "destroyed once the certificates stand; until it is put back, nothing renews them"
+        } else {
+            "on this machine"
+        };
         format!("the CA's key {} {what}", self.key)
     }
 

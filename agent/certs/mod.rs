@@ -47,6 +47,16 @@ pub const KUBELET_SERVER: &str = "kubelet-server";
 /// kube-proxy's client pair.
 pub const PROXY_CLIENT: &str = "kube-proxy-client";
 
+/// client-go reads the files that a kubeconfig names every five minutes, and opens its connections anew when they differ,
+/// since Kubernetes 1.18 (kubernetes/kubernetes#79083, `client-go/transport/cert_rotation.go`). What is embedded in a
+/// kubeconfig, the CA, it reads only at its start.
+const CLIENTS_RELOAD: bool = true;
+
+/// The kubelet watches its serving pair since Kubernetes 1.31 (#124574, feature gate `ReloadKubeletServerCertificateFile`,
+/// beta), with inotify alone: it is reported to miss replacements and then to serve a certificate until after its end
+/// (#133001, #141913). A restart costs its pods nothing (`KillMode=process`).
+const KUBELET_SERVER_RELOADS: bool = false;
+
 const KUBELET: &str = "kubelet.service";
 const KUBE_PROXY: &str = "kube-proxy.service";
 
@@ -80,6 +90,8 @@ pub struct Need {
     pub profile: Profile,
     /// The unit that reads it.
     pub reader: UnitName,
+    /// Whether its reader takes a new one without being started anew.
+    pub reloads: bool,
 }
 
 /// The pairs of this node's role.
@@ -117,6 +129,7 @@ fn worker(settings: &Settings, identity: &Identity) -> Vec<Need> {
             wanted: kubelet_client,
             profile: Profile::Configured,
             reader: kubelet.clone(),
+            reloads: CLIENTS_RELOAD,
         },
         Need {
             name: KUBELET_SERVER,
@@ -124,6 +137,7 @@ fn worker(settings: &Settings, identity: &Identity) -> Vec<Need> {
             wanted: kubelet_server,
             profile: Profile::Server,
             reader: kubelet,
+            reloads: KUBELET_SERVER_RELOADS,
         },
         Need {
             name: PROXY_CLIENT,
@@ -131,6 +145,7 @@ fn worker(settings: &Settings, identity: &Identity) -> Vec<Need> {
             wanted: proxy_client,
             profile: Profile::Configured,
             reader: UnitName::literal(KUBE_PROXY),
+            reloads: CLIENTS_RELOAD,
         },
     ]
 }
@@ -139,7 +154,7 @@ fn pair(settings: &Settings, need: Need) -> Planned {
     Planned {
         id: Id::new(Step::Certs, need.name),
         why: settings.origins.of("pki.signer"),
-        owes: vec![Debt::Restart(need.reader)],
+        owes: if need.reloads { Vec::new() } else { vec![Debt::Restart(need.reader)] },
         what: Box::new(Pair {
             purpose: need.purpose.to_owned(),
             path: pair_path(settings, need.name),
@@ -259,9 +274,9 @@ mod tests {
             format!("{} [{}] {} | {}", planned.id, planned.why, planned.what.summary(), owes.join(", "))
         };
         insta::assert_snapshot!(plan.iter().map(line).collect::<Vec<_>>().join("\n"), @r#"
-        certs/kubelet-client [node.yaml:9] kubelet's client certificate (O=system:nodes, CN=system:node:worker-01, signed by cfssl at https://10.10.30.11:8888, profile "client") | restart kubelet.service
+        certs/kubelet-client [node.yaml:9] kubelet's client certificate (O=system:nodes, CN=system:node:worker-01, signed by cfssl at https://10.10.30.11:8888, profile "client") | 
         certs/kubelet-server [node.yaml:9] kubelet's serving certificate (O=system:nodes, CN=system:node:worker-01, signed by cfssl at https://10.10.30.11:8888, profile "server") | restart kubelet.service
-        certs/kube-proxy-client [node.yaml:9] kube-proxy's client certificate (CN=system:kube-proxy, signed by cfssl at https://10.10.30.11:8888, profile "client") | restart kube-proxy.service
+        certs/kube-proxy-client [node.yaml:9] kube-proxy's client certificate (CN=system:kube-proxy, signed by cfssl at https://10.10.30.11:8888, profile "client") | 
         certs/kubelet.conf [default] /etc/kubernetes/kubelet.conf (https://10.10.30.11:6443, as the client of kubelet-client.pem) | restart kubelet.service
         certs/kube-proxy.conf [default] /etc/kubernetes/kube-proxy.conf (https://10.10.30.11:6443, as the client of kube-proxy-client.pem) | restart kube-proxy.service
         "#);

@@ -242,6 +242,24 @@ mod tests {
     }
 
     #[test]
+    fn an_intermediate_ca_signs_where_the_ca_file_has_it_in_any_order() {
+        let (root, key) = (Ca::valid(CaKind::Rsa), new_key());
+        let between = root.intermediate();
+        let certificate = between.issue(&server(), &key, &Issue::default());
+        let chain = [certificate.as_slice(), &between.pem(), &root.pem()].concat();
+        let authority = |file: &[u8]| Authority::read(&pair().ca, Some(file), now()).expect("a CA");
+        for file in [[root.pem(), between.pem()].concat(), [between.pem(), root.pem()].concat()] {
+            let pair_file = pair().complete(&chain, &key, &authority(&file), now()).expect("a pair");
+            assert_eq!(*pair_file, [certificate.clone(), key.to_pem().expect("PEM").to_vec()].concat());
+            assert_eq!(shown(&seen(&file, Some((&pair_file, Meta::SECRET)))), [""; 0]);
+            assert_eq!(authority(&file).pem(), file, "kubeconfigs embed both");
+        }
+        let refused = pair().complete(&chain, &key, &authority(&root.pem()), now()).expect_err("the root alone");
+        let why = "it is signed by CN=test-intermediate, not by the key of CN=test-ca";
+        assert!(refused.to_string().ends_with(why), "{refused}");
+    }
+
+    #[test]
     fn a_bad_answer_is_a_failed_verification_that_says_why() {
         let (ca, other) = (Ca::valid(CaKind::Ec), Ca::valid(CaKind::Ec));
         let key = new_key();

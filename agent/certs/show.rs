@@ -53,6 +53,18 @@ pub struct Says {
     pub days_left: i64,
 }
 
+impl Says {
+    /// How much of its life is left, in words.
+    pub fn left(&self) -> String {
+        match self.days_left {
+            ..0 => "no days left".to_owned(),
+            0 => "less than a day left".to_owned(),
+            1 => "1 day left".to_owned(),
+            days => format!("{days} days left"),
+        }
+    }
+}
+
 /// What [`show`] wants to see; `others` are files beside the pairs.
 pub fn reads(settings: &Settings, identity: &Identity, others: &[RootPath]) -> Vec<Thing> {
     let pairs = needs(settings, identity).into_iter().map(|need| pair_path(settings, need.name));

@@ -115,6 +115,18 @@ impl Ca {
         Self { certificate: builder.build(), key }
     }
 
+    /// A CA that this one signed.
+    pub fn intermediate(&self) -> Self {
+        let Self { key, .. } = Self::valid(CaKind::Ec);
+        let name = name(&[("CN", "test-intermediate")]);
+        let mut builder = builder(&name, self.certificate.subject_name(), (-DAY, 3000 * DAY));
+        builder.set_pubkey(&key).expect("a public key");
+        let constraints = BasicConstraints::new().critical().ca().pathlen(0).build().expect("constraints");
+        builder.append_extension(constraints).expect("added");
+        builder.sign(&self.key, MessageDigest::sha256()).expect("signed");
+        Self { certificate: builder.build(), key }
+    }
+
     /// A self-signed certificate without extensions, as a CA of X.509 version 1 is.
     pub fn first_version() -> Self {
         let Self { key, .. } = Self::valid(CaKind::Ec);

@@ -82,7 +82,7 @@ pub async fn run_step(step: Step, args: StepArgs, global: &Global, tell: &Teller
 }
 
 /// Whether a rollback asks to leave this machine alone while its configuration is this one.
-fn is_held(settings: &Settings, records: &[Record], tell: &Teller) -> bool {
+pub(super) fn is_held(settings: &Settings, records: &[Record], tell: &Teller) -> bool {
     match history::hold(records) {
         Some((config, at)) if config.as_ref().is_none_or(|held| *held == settings.digest) => {
             let since = host::clock::text_of(at);

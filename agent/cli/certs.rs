@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use super::bootstrap::{self, StepArgs};
 use super::node;
 use super::output::{self, Format};
-use super::{Exit, Global};
+use super::{Exit, Global, renew};
 use crate::certs::show::{self, Shown};
 use crate::config::settings::KeyKind;
 use crate::config::values::RootPath;
@@ -31,6 +31,8 @@ pub struct CertsArgs {
 enum CertsCommand {
     /// Show every certificate on the node: whose, until when, good or why not
     Show,
+    /// Renew what is due, as nodeagent-renew.service does every hour
+    Renew,
     /// Make a cluster's CA, on an operator's machine
     Ca(CaArgs),
 }
@@ -67,6 +69,7 @@ pub async fn run(args: CertsArgs, global: &Global, tell: &Teller) -> Result<Exit
     match args.command {
         None => bootstrap::run_step(Step::Certs, args.step, global, tell).await,
         Some(CertsCommand::Show) => show(global).await,
+        Some(CertsCommand::Renew) => renew::run(global, tell).await,
         Some(CertsCommand::Ca(args)) => {
             let made = authority::make(&args.dir, &args.wanted(), args.key, args.days)?;
             output::print(&(made.join("\n") + "\n"));
@@ -101,10 +104,7 @@ async fn show(global: &Global) -> Result<Exit, Fault> {
 
 /// A paragraph for each.
 fn text(shown: &Shown) -> String {
-    let left = shown.says.as_ref().map(|says| match says.days_left {
-        1 => ", 1 day left".to_owned(),
-        days => format!(", {days} days left"),
-    });
+    let left = shown.says.as_ref().map(|says| format!(", {}", says.left()));
     let verdict = if shown.flaws.is_empty() { "good".to_owned() } else { shown.flaws.join("; ") };
     let readers = shown.read_by.iter().map(|unit| format!(", read by {unit}")).collect::<Vec<_>>().concat();
     let mut lines =

@@ -12,6 +12,7 @@ mod node;
 mod old_names;
 mod output;
 mod plan;
+mod renew;
 mod rollback;
 mod schema;
 mod wait;

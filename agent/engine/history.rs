@@ -6,18 +6,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::change::{Debt, Verb};
-use super::ledger::{Before, Logged, Made, Record};
+use super::ledger::{Logged, Made, Record};
 use crate::config::values::{RootPath, Sha256};
 
 /// The command that lifts a hold when it changes something.
 pub const BOOTSTRAP: &str = "bootstrap";
+/// The command that renews certificates.
+pub const RENEW: &str = "renew";
 /// The commands that undo. Their own Changes are never undone.
 pub const ROLLBACK: &str = "rollback";
 /// See [`ROLLBACK`].
 pub const UNINSTALL: &str = "uninstall";
-
-/// How many runs stay points of their own when the ledger is compacted.
-const POINTS_KEPT: usize = 20;
 
 /// The Changes among the records, in their order.
 pub fn changes(records: &[Record]) -> impl DoubleEndedIterator<Item = &Made> {
@@ -138,20 +137,29 @@ pub fn interrupted_undoing(records: &[Record]) -> Option<usize> {
 pub fn last_run(records: &[Record]) -> Vec<&Made> {
     let undone = undone(records);
     let records = &records[..interrupted_undoing(records).unwrap_or(records.len())];
-    let good: BTreeSet<u64> =
-        self::runs(records).into_iter().filter(|run| run.done && !run.undoes()).map(|run| run.number).collect();
+    let good: BTreeSet<u64> = self::runs(records).into_iter().filter(Run::bounds).map(|run| run.number).collect();
+    let standing = standing(records);
+    let counting: BTreeSet<u64> = standing.iter().filter(|made| brings_back(made)).map(|made| made.run).collect();
     let mut group: Vec<&Made> = Vec::new();
     let mut runs: BTreeSet<u64> = BTreeSet::new();
-    for made in standing(records) {
+    for made in standing {
         // An earlier run belongs to the group unless it, or one since, came to a good end: then it was complete.
         if runs.first().is_some_and(|lowest| made.run < *lowest && good.range(made.run..*lowest).next().is_some()) {
             break;
         }
-        runs.insert(made.run);
+        // A renewal since is no run that anybody means who wants the last one undone.
+        if counting.contains(&made.run) {
+            runs.insert(made.run);
+        }
         group.push(made);
     }
     group.retain(|made| !undone.contains_key(&made.seq));
     group
+}
+
+/// Whether undoing a Change brings anything back. A credential stays, and a restart is over: a renewal makes no others.
+pub(super) fn brings_back(made: &Made) -> bool {
+    !matches!(made.change, Logged::Put { credential: true, .. } | Logged::Job { verb: Verb::Restart, .. })
 }
 
 /// One run, as the ledger knows it.
@@ -174,6 +182,11 @@ impl Run {
     pub fn undoes(&self) -> bool {
         [ROLLBACK, UNINSTALL].contains(&self.command.as_str())
     }
+
+    /// Whether what was left incomplete before it was complete at its end, so that no later run continued it.
+    pub(super) fn bounds(&self) -> bool {
+        self.done && !self.undoes() && self.command != RENEW
+    }
 }
 
 /// All runs, in their order.
@@ -193,100 +206,6 @@ pub fn runs(records: &[Record]) -> Vec<Run> {
     all
 }
 
-/// Records that mean the same for every undo, but fewer.
-///
-/// What was undone is forgotten together with its undoing. The last runs stay as they are; all before them become one
-/// point: of each target, the state before its first Change and what its last Change left. No debt may be owed.
-pub fn compacted(records: &[Record]) -> Vec<Record> {
-    let left: BTreeSet<u64> = leftovers(records).iter().map(|made| made.seq).collect();
-    let stand: BTreeSet<u64> = standing(records).iter().map(|made| made.seq).chain(left.iter().copied()).collect();
-    let live: BTreeSet<u64> = changes(records).filter(|m| stand.contains(&m.seq)).map(|m| m.run).collect();
-    let oldest_point = live.iter().rev().take(POINTS_KEPT).min().copied().unwrap_or(u64::MAX);
-    let merged = |run: u64| run < oldest_point;
-    // That a run came to a good end bounds the rollback of a later one, even if nothing of its own stands any more.
-    let bounds: BTreeSet<u64> = runs(records).into_iter().filter(|r| r.done && !r.undoes()).map(|r| r.number).collect();
-    let stays = |run: u64| !merged(run) && (live.contains(&run) || bounds.contains(&run));
-
-    // What is left over is of no point any more: it stays as it is, and marked as it was.
-    let apart = |made: &Made| stand.contains(&made.seq) && (!merged(made.run) || left.contains(&made.seq));
-    // Undoing a restart is nothing, and merged with a start it would hide it.
-    let restart = |made: &Made| matches!(made.change, Logged::Job { verb: Verb::Restart, .. });
-    let old: Vec<&Made> = changes(records).filter(|m| stand.contains(&m.seq) && !apart(m) && !restart(m)).collect();
-    let mut compact = Vec::new();
-    let begin =
-        |run: u64| records.iter().find(|r| matches!(r, Record::Run { run: number, .. } if *number == run)).cloned();
-    if let Some(last) = old.last() {
-        compact.extend(begin(last.run));
-        compact.extend(by_target(&old, last.run).into_iter().map(|made| Record::Change(Box::new(made))));
-        compact.push(Record::End { done: true });
-    }
-    let mut run = 0;
-    for record in records {
-        match record {
-            Record::Run { run: number, .. } => {
-                run = *number;
-                if stays(run) {
-                    compact.push(record.clone());
-                }
-            }
-            Record::Change(made) if apart(made) => compact.push(record.clone()),
-            Record::End { .. } if stays(run) => compact.push(record.clone()),
-            _ => {}
-        }
-    }
-    compact.extend(left.into_iter().map(|seq| Record::Undone { seq, stays: true }));
-    let owed: BTreeSet<Debt> = changes(&compact).flat_map(|made| made.owes.iter().cloned()).collect();
-    compact.extend(owed.into_iter().map(|debt| Record::Paid { debt }));
-    if let Some((config, at)) = hold(records) {
-        compact.push(Record::Hold { config: config.clone(), at });
-    }
-    compact
-}
-
-/// One Change per target, at the place of the target's first: so a directory still comes before what was put into it.
-/// Where somebody else changed the target in between, what they had is to be restored, not what was before them: there
-/// the later Change stays one of its own.
-fn by_target(old: &[&Made], run: u64) -> Vec<Made> {
-    let mut places: BTreeMap<String, usize> = BTreeMap::new();
-    let mut all: Vec<Made> = Vec::new();
-    for made in old {
-        let place = *places.entry(target(&made.change)).or_insert(all.len());
-        match all.get_mut(place) {
-            Some(first) if !follows(&first.change, &made.before) => {
-                places.insert(target(&made.change), all.len());
-                all.push(Made { run, ..(*made).clone() });
-            }
-            None => all.push(Made { run, ..(*made).clone() }),
-            Some(first) => {
-                first.change = made.change.clone();
-                for debt in &made.owes {
-                    if !first.owes.contains(debt) {
-                        first.owes.push(debt.clone());
-                    }
-                }
-            }
-        }
-    }
-    all
-}
-
-/// Whether `before` is what `change` left.
-fn follows(change: &Logged, before: &Before) -> bool {
-    match (change, before) {
-        (Logged::Put { sha256, meta, .. }, Before::Kept { sha256: then, meta: had }) => sha256 == then && meta == had,
-        (Logged::Put { credential, .. }, Before::DigestOnly { .. }) => *credential,
-        (Logged::Link { to, .. }, Before::Link { to: then }) => to == then,
-        (Logged::Block { lines, .. }, Before::Lines(then)) => then.as_ref() == Some(lines),
-        (Logged::Sysctl { value, .. }, Before::Value(then)) => value == then,
-        (Logged::Property { value, .. }, Before::Number(then)) => value == then,
-        (Logged::Rlimits { processes, .. }, Before::Limits(then)) => processes == then,
-        // Starting twice is starting once; a directory that was made again is the same directory.
-        (Logged::Job { .. } | Logged::Dir { .. } | Logged::Module { .. }, _)
-        | (Logged::Remove { .. } | Logged::Destroy { .. }, Before::Absent) => true,
-        _ => false,
-    }
-}
-
 /// What a Change is made to. A file, a link and a removal have the same target when they have the same path; a
 /// directory and our block in a shared file are targets of their own kind.
 pub fn target(change: &Logged) -> String {
@@ -304,20 +223,20 @@ pub fn target(change: &Logged) -> String {
     }
 }
 
+/// Records for tests.
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
+pub(super) mod testing {
     use super::*;
     use crate::config::values::UnitName;
     use crate::engine::change::Meta;
     use crate::engine::id::{Id, Step};
+    use crate::engine::ledger::Before;
 
-    fn change(seq: u64, run: u64, owes: Vec<Debt>) -> Record {
+    pub fn change(seq: u64, run: u64, owes: Vec<Debt>) -> Record {
         put(seq, run, "/x", Before::Absent, owes)
     }
 
-    fn put(seq: u64, run: u64, path: &str, before: Before, owes: Vec<Debt>) -> Record {
+    pub fn put(seq: u64, run: u64, path: &str, before: Before, owes: Vec<Debt>) -> Record {
         Record::Change(Box::new(Made {
             seq,
             run,
@@ -334,9 +253,46 @@ mod tests {
         }))
     }
 
-    fn run(run: u64, command: &str) -> Record {
+    pub fn run(run: u64, command: &str) -> Record {
         Record::Run { run, boot: "boot-1".into(), at: 0, command: command.into(), config: None }
     }
+
+    pub fn credential(seq: u64, run: u64, before: Before) -> Record {
+        let Record::Change(mut made) = put(seq, run, "/pair.pem", before, vec![]) else { unreachable!("a change") };
+        made.change = Logged::Put {
+            path: RootPath::literal("/pair.pem"),
+            sha256: Sha256::of(&seq.to_be_bytes()),
+            meta: Meta::SECRET,
+            credential: true,
+        };
+        Record::Change(made)
+    }
+
+    pub fn restart(seq: u64, run: u64) -> Record {
+        let Record::Change(mut made) = change(seq, run, vec![]) else { unreachable!("a change") };
+        made.change = Logged::Job { unit: UnitName::literal("kubelet.service"), verb: Verb::Restart };
+        Record::Change(made)
+    }
+
+    /// A bootstrap, a second one, and then a renewal in each of these many runs.
+    pub fn renewed(times: u64) -> Vec<Record> {
+        let renewed = Before::DigestOnly { meta: Meta::SECRET };
+        let end = || Record::End { done: true };
+        let mut records = vec![run(1, "bootstrap"), change(1, 1, vec![]), credential(2, 1, Before::Absent), end()];
+        records.extend([run(2, "bootstrap"), put(3, 2, "/y", Before::Absent, vec![]), end()]);
+        for at in 3..3 + times {
+            let (pair, job) = (credential(2 * at, at, renewed.clone()), restart(2 * at + 1, at));
+            records.extend([run(at, "renew"), pair, job, end()]);
+        }
+        records
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::{change, renewed, run};
+    use super::*;
+    use crate::config::values::UnitName;
 
     #[test]
     fn a_failed_run_that_a_later_one_made_good_is_no_part_of_the_next_rollback() {
@@ -354,35 +310,10 @@ mod tests {
     }
 
     #[test]
-    fn compaction_keeps_what_somebody_else_had_and_that_a_unit_was_started() {
-        let theirs = Before::Kept { sha256: Sha256::of(b"theirs"), meta: Meta::FILE };
-        let unit = UnitName::literal("kubelet.service");
-        let job = |seq, run, verb, active: &str| {
-            let Record::Change(mut made) = change(seq, run, vec![]) else { unreachable!("a change") };
-            made.change = Logged::Job { unit: unit.clone(), verb };
-            made.before = Before::Unit { active: active.into(), invocation: String::new() };
-            Record::Change(made)
-        };
-        let mut records = vec![run(1, "bootstrap"), change(1, 1, vec![]), job(2, 1, Verb::Start, "inactive")];
-        records.extend([Record::End { done: true }, run(2, "bootstrap"), put(3, 2, "/x", theirs.clone(), vec![])]);
-        records.extend([job(4, 2, Verb::Restart, "active"), Record::End { done: true }]);
-        for later in 3..40 {
-            let before = match later {
-                3 => Before::Absent,
-                _ => Before::Kept { sha256: Sha256::of(&(later + 1_u64).to_be_bytes()), meta: Meta::FILE },
-            };
-            records.extend([
-                run(later, "bootstrap"),
-                put(later + 2, later, "/y", before, vec![]),
-                Record::End { done: true },
-            ]);
-        }
-        let compact = compacted(&records);
-        let kept: Vec<&Made> = changes(&compact).collect();
-        assert!(kept.len() < 30, "{}", kept.len());
-        assert!(kept.iter().any(|made| made.seq == 3 && made.before == theirs), "somebody else's file");
-        let started = kept.iter().find(|made| made.seq == 2).expect("the start");
-        assert!(matches!(started.change, Logged::Job { verb: Verb::Start, .. }), "{started:?}");
+    fn a_rollback_means_the_last_run_that_can_be_undone_and_no_renewal_since() {
+        let seqs = |made: Vec<&Made>| made.iter().map(|made| made.seq).collect::<Vec<_>>();
+        assert_eq!(seqs(last_run(&renewed(0))), [3]);
+        assert_eq!(seqs(last_run(&renewed(2))), [9, 8, 7, 6, 3], "with the renewals, whose pairs a purge is to find");
     }
 
     #[test]
@@ -423,57 +354,5 @@ mod tests {
         assert_eq!(seqs(last_run(&records)), [] as [u64; 0], "nor when it was killed twice");
         records.extend([Record::End { done: true }]);
         assert_eq!(seqs(last_run(&records)), [1], "the next rollback goes one bootstrap further back");
-    }
-
-    /// The machine as a map from path to content, with the digest of the last Put in it.
-    fn restored(records: &[Record], point: u64) -> BTreeMap<String, Before> {
-        since(records, point).iter().map(|made| (target(&made.change), made.before.clone())).collect()
-    }
-
-    proptest! {
-        /// Whatever was put, undone and put again: compaction changes neither what an uninstall brings back, nor what
-        /// the last rollback does, nor what is left where.
-        #[test]
-        fn compaction_keeps_the_meaning(steps in prop::collection::vec((0_usize..5, any::<bool>(), any::<bool>(), any::<bool>()), 1..80)) {
-            let mut records = Vec::new();
-            let mut now: BTreeMap<String, Option<Sha256>> = BTreeMap::new();
-            for (at, (path, good, undo, stays)) in (1_u64..).zip(&steps) {
-                let path = format!("/file-{path}");
-                let before = match now.get(&path).cloned().flatten() {
-                    Some(sha256) => Before::Kept { sha256, meta: Meta::FILE },
-                    None => Before::Absent,
-                };
-                records.extend([run(2 * at, "bootstrap"), put(2 * at, 2 * at, &path, before.clone(), vec![Debt::DaemonReload])]);
-                records.push(Record::Paid { debt: Debt::DaemonReload });
-                if *good {
-                    records.push(Record::End { done: true });
-                }
-                if *undo {
-                    let back = put(2 * at + 1, 2 * at + 1, &path, Before::Absent, vec![]);
-                    records.extend([run(2 * at + 1, "rollback"), back, Record::Undone { seq: 2 * at, stays: *stays }, Record::End { done: true }]);
-                } else {
-                    now.insert(path, Some(Sha256::of(&(2 * at).to_be_bytes())));
-                }
-            }
-            let compact = compacted(&records);
-            prop_assert!(compact.len() <= records.len() + 1);
-            prop_assert_eq!(restored(&compact, 0), restored(&records, 0));
-            let last = |records: &[Record]| last_run(records).into_iter().cloned().collect::<Vec<_>>();
-            // Runs that became one point are one bootstrap from then on; the ones that stay are undone as before.
-            let kept_apart = last(&records).iter().all(|made| changes(&compact).any(|other| other == made));
-            if kept_apart {
-                prop_assert_eq!(last(&compact), last(&records));
-            }
-            let left = |records: &[Record]| leftovers(records).into_iter().cloned().collect::<Vec<_>>();
-            prop_assert_eq!(left(&compact), left(&records));
-            prop_assert_eq!(debts(&compact, "boot-1"), vec![]);
-            let after = |records: &[Record]| changes(records).map(|m| (target(&m.change), m.change.clone())).collect::<BTreeMap<_, _>>();
-            let standing_after = |records: &[Record]| {
-                let stand: Vec<Record> = standing(records).into_iter().rev().map(|m| Record::Change(Box::new(m.clone()))).collect();
-                after(&stand)
-            };
-            prop_assert_eq!(standing_after(&compact), standing_after(&records));
-            prop_assert_eq!(compacted(&compact), compact.clone(), "doing it again changes nothing");
-        }
     }
 }

@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use super::change::{Debt, Meta, ProcessLimit, PropertyName, Verb};
 use super::fault::Explain;
-use super::history;
 use super::id::Id;
+use super::{compaction, history};
 use crate::config::values::{ModuleName, RootPath, Sha256, SysctlKey, UnitName};
 use crate::host::digest;
 use crate::host::root::{self, FileError, Root};
@@ -400,7 +400,7 @@ impl Ledger {
         {
             return Ok(());
         }
-        self.replace(history::compacted(&self.records))
+        self.replace(compaction::compacted(&self.records))
     }
 
     /// Replaces all records.

@@ -14,6 +14,7 @@ pub mod apply;
 pub mod block;
 pub mod change;
 pub mod commit;
+pub mod compaction;
 pub mod fault;
 pub mod file;
 pub mod history;

@@ -24,6 +24,9 @@ pub enum Level {
     Debug,
 }
 
+/// A certificate that was not renewed is a matter for today when fewer days than these are left.
+const LAST_DAYS: i64 = 7;
+
 /// Something that a person or a program would search for.
 #[derive(Debug)]
 pub enum Event<'a> {
@@ -215,6 +218,13 @@ pub enum Event<'a> {
         /// The copy.
         to: &'a str,
     },
+    /// Certificates that should have been renewed are still the old ones.
+    NotRenewed {
+        /// Each file, with what is left of its life.
+        pairs: &'a str,
+        /// Whole days until the first of them ends; negative afterwards.
+        days_left: i64,
+    },
     /// Bootstrap does nothing because a rollback asked for that.
     Held {
         /// When the rollback was.
@@ -262,6 +272,7 @@ impl Event<'_> {
             Self::NotProven { .. } => "08dbf08ef8d44a94963887949f3cc016",
             Self::Volatile { .. } => "8ef1338f45ef4d7faeeb0bd0d48c2a5a",
             Self::KeptAside { .. } => "3af50c34f715463f95b6b8eb8f39a920",
+            Self::NotRenewed { .. } => "78cff39b56c3409c914e1aeeb2904d23",
             Self::Held { .. } => "933ad59b4d404cb3bf0da277e270685a",
             Self::Undone { .. } => "e82de099e1264071bef65cdb430f53c2",
             Self::Kept { .. } => "3da418399ff54af0bb35df8bcc75dd27",
@@ -272,9 +283,11 @@ impl Event<'_> {
     pub fn level(&self) -> Level {
         match self {
             Self::CommandFailed { .. } | Self::ResourceFailed { .. } => Level::Error,
+            Self::NotRenewed { days_left, .. } if *days_left < LAST_DAYS => Level::Error,
             Self::NotProven { .. }
             | Self::Volatile { .. }
             | Self::KeptAside { .. }
+            | Self::NotRenewed { .. }
             | Self::Held { .. }
             | Self::Kept { .. }
             | Self::Retrying { .. }
@@ -309,7 +322,7 @@ impl Event<'_> {
             }
             Self::AddressNotInCertificate { address, certificate, has } => {
                 let has = has.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(", ");
-                format!("the address is {address}, and {certificate} is for [{has}]: bootstrap has it made anew")
+                format!("the address is {address}, and {certificate} is for [{has}]: the next renewal has it made anew")
             }
             Self::AddressInside { address, reason } => {
                 format!("{address} is what others would reach, and is {reason}: change the one or the other")
@@ -347,6 +360,7 @@ impl Event<'_> {
             Self::KeptAside { path, to } => {
                 format!("{path} was changed by hand or is not nodeagent's, and is replaced; it is kept as {to}")
             }
+            Self::NotRenewed { pairs, .. } => format!("not renewed, and still in use as they are: {pairs}"),
             Self::Held { since } => format!(
                 "nothing done: a rollback at {since} holds this node until its configuration changes or bootstrap --resume"
             ),
@@ -368,6 +382,10 @@ impl Event<'_> {
             Self::ResourceFailed { step, id, .. } => {
                 fields.step = step.map(Step::name);
                 fields.resource = Some(id.to_string());
+                fields.result = Some("failed".into());
+            }
+            Self::NotRenewed { .. } => {
+                fields.step = Some(Step::Certs.name());
                 fields.result = Some("failed".into());
             }
             Self::NotProven { id, .. } => {

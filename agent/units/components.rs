@@ -29,6 +29,9 @@ pub fn kubelet(settings: &Settings, identity: &Identity) -> Component {
         "clusterDomain": settings.cluster.domain,
         "failSwapOn": !settings.kernel.swap,
         "containerRuntimeEndpoint": "unix:///run/containerd/containerd.sock",
+        // The agent renews both pairs: the kubelet asks for none of its own.
+        "rotateCertificates": false,
+        "serverTLSBootstrap": false,
         "staticPodPath": "/etc/kubernetes/manifests",
         "tlsCertFile": pair,
         "tlsPrivateKeyFile": pair

@@ -8,7 +8,7 @@
 mod components;
 
 use crate::config::catalogue::IMAGES_UNIT;
-use crate::config::settings::{Origin, Settings};
+use crate::config::settings::{Origin, Settings, Signer};
 use crate::config::values::{RootPath, UnitName};
 use crate::engine::change::{Change, Debt, Verb};
 use crate::engine::file::{ManagedFile, ManagedLink};
@@ -37,6 +37,13 @@ struct Component {
 /// Refreshes the env file at each boot. It is enabled, and not started: at this boot the network step has done its work.
 const NETWORK: (&str, &str) = ("nodeagent-network.service", include_str!("../../units/nodeagent-network.service"));
 
+/// Renews certificates, every hour that its timer has it look.
+const RENEWAL: (&str, &str) = ("nodeagent-renew.service", include_str!("../../units/nodeagent-renew.service"));
+const RENEWAL_TIMER: (&str, &str) = ("nodeagent-renew.timer", include_str!("../../units/nodeagent-renew.timer"));
+
+/// What the renewal's unit may write to.
+const RENEWED: &str = "/etc/kubernetes";
+
 /// The resources of this step.
 pub fn plan(settings: &Settings, _facts: &Facts, identity: &Identity) -> Vec<Planned> {
     let mut all: Vec<Planned> = Vec::new();
@@ -48,6 +55,7 @@ pub fn plan(settings: &Settings, _facts: &Facts, identity: &Identity) -> Vec<Pla
         let file = include_str!("../../units/nodeagent-images.service");
         running.push(service(&unit, file, Vec::new(), &settings.origins.of("kubernetes.images"), &mut all));
     }
+    running.push(renewal(settings, &why, &mut all));
     for component in [components::kubelet(settings, identity), components::kube_proxy(settings, identity)] {
         let unit = &component.unit;
         let restart = Debt::Restart(unit.clone());
@@ -65,16 +73,54 @@ pub fn plan(settings: &Settings, _facts: &Facts, identity: &Identity) -> Vec<Pla
     all
 }
 
+/// Adds the renewal's unit, and returns the start of its timer.
+fn renewal(settings: &Settings, why: &Origin, all: &mut Vec<Planned>) -> Planned {
+    let file = RootPath::literal(UNIT_DIR).join(RENEWAL.0);
+    let mut after = vec![Thing::Stat(file.clone())];
+    let unit = ManagedFile::unit(file, &UnitFile::parse(RENEWAL.1));
+    all.push(planned(RENEWAL.0.to_owned(), why, vec![Debt::DaemonReload], Box::new(unit)));
+    let elsewhere = renewed_elsewhere(settings);
+    if !elsewhere.is_empty() {
+        // Quoted, and free of specifiers (systemd.syntax(7), systemd.unit(5)).
+        let quoted = |dir: &RootPath| {
+            let escaped = dir.as_str().replace('\\', "\\\\").replace('"', "\\\"").replace('%', "%%");
+            format!("ReadWritePaths=\"{escaped}\"\n")
+        };
+        let lines: Vec<String> = elsewhere.iter().map(quoted).collect();
+        let text = format!("# Written by nodeagent: where pki says that keys are.\n[Service]\n{}", lines.concat());
+        let path = RootPath::literal(UNIT_DIR).join(&format!("{}.d/90-nodeagent.conf", RENEWAL.0));
+        after.push(Thing::Stat(path.clone()));
+        let drop_in = ManagedFile::unit(path, &UnitFile::parse(&text));
+        all.push(planned("nodeagent-renew-paths".to_owned(), why, vec![Debt::DaemonReload], Box::new(drop_in)));
+    }
+    service(&UnitName::literal(RENEWAL_TIMER.0), RENEWAL_TIMER.1, after, why, all)
+}
+
+/// The directories outside of [`RENEWED`] in which a renewal has something to write: pairs, or a CA's key to destroy.
+fn renewed_elsewhere(settings: &Settings) -> Vec<RootPath> {
+    let key = match &settings.certs.signer {
+        Signer::Local { key, remove_after_use: true } => Some(key.parent()),
+        _ => None,
+    };
+    let inside = |dir: &RootPath| dir.as_str() == RENEWED || dir.as_str().starts_with(&format!("{RENEWED}/"));
+    let mut all: Vec<RootPath> = [settings.certs.dir.clone()].into_iter().chain(key).collect();
+    all.retain(|dir| !inside(dir));
+    all.dedup();
+    all
+}
+
 fn planned(name: String, why: &Origin, owes: Vec<Debt>, what: Box<dyn Resource>) -> Planned {
     Planned { id: Id::new(Step::Units, name), why: why.clone(), owes, what }
 }
 
 /// Adds a unit's file and the link that has it started at each boot (what `systemctl enable` makes), and returns both.
 fn enabled(unit: &UnitName, text: &str, owes: Vec<Debt>, why: &Origin, all: &mut Vec<Planned>) -> [Thing; 2] {
+    let content = UnitFile::parse(text);
+    let wanted_by = content.values("Install", "WantedBy").first().copied().unwrap_or("multi-user.target").to_owned();
     let file = RootPath::literal(UNIT_DIR).join(unit.as_str());
-    let link = RootPath::literal(UNIT_DIR).join(&format!("multi-user.target.wants/{unit}"));
+    let link = RootPath::literal(UNIT_DIR).join(&format!("{wanted_by}.wants/{unit}"));
     let things = [&file, &link].map(|path| Thing::Stat(path.clone()));
-    let unit_file = ManagedFile::unit(file.clone(), &UnitFile::parse(text));
+    let unit_file = ManagedFile::unit(file.clone(), &content);
     all.push(planned(unit.to_string(), why, owes, Box::new(unit_file)));
     let enablement = ManagedLink {
         path: link,

@@ -3,8 +3,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use nodeagent::engine::history;
 use nodeagent::engine::ledger::{self, LedgerError, Record};
+use nodeagent::engine::{compaction, history};
 
 fuzz_target!(|data: &[u8]| {
     check(data);
@@ -40,5 +40,5 @@ fn ask(records: &[Record]) {
     assert!(history::last_run(records).len() <= changes);
     assert!(history::since(records, 0).len() <= changes);
     assert!(history::leftovers(records).len() <= changes);
-    assert!(history::changes(&history::compacted(records)).count() <= changes);
+    assert!(history::changes(&compaction::compacted(records)).count() <= changes);
 }

@@ -58,7 +58,7 @@ kube-proxy-client:
 ";
 
 /// Runs openssl, which must succeed, and returns what it printed.
-fn openssl(args: &[&str]) -> Result<String> {
+pub fn openssl(args: &[&str]) -> Result<String> {
     need("openssl", "openssl")?;
     let output = Command::new("openssl").args(args).output().context("run openssl")?;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -69,7 +69,7 @@ fn openssl(args: &[&str]) -> Result<String> {
 /// A CA in a directory of the tree's own, made by openssl as an operator would: certificate and key.
 ///
 /// Its name has two parts of one kind, as Active Directory names its CAs.
-fn make_ca(tree: &Tree<'_>, key: &[&str]) -> Result<(PathBuf, PathBuf)> {
+pub fn make_ca(tree: &Tree<'_>, key: &[&str]) -> Result<(PathBuf, PathBuf)> {
     let (certificate, private) = (tree.root().join("etc/kubernetes/pki/ca.pem"), tree.beside("ca-key.pem"));
     let mut args = vec!["req", "-x509", "-nodes", "-days", "30", "-subj", "/DC=com/DC=example/O=Lab & Sons/CN=lab CA"];
     args.extend(["-addext", "keyUsage=critical,keyCertSign,cRLSign", "-addext", "basicConstraints=critical,CA:TRUE"]);
@@ -79,12 +79,12 @@ fn make_ca(tree: &Tree<'_>, key: &[&str]) -> Result<(PathBuf, PathBuf)> {
     Ok((certificate, private))
 }
 
-fn path(path: &Path) -> Result<&str> {
+pub fn path(path: &Path) -> Result<&str> {
     path.to_str().context("a path in UTF-8")
 }
 
 /// The tree's worker has its certificates signed by a key in the tree.
-fn sign_locally(tree: &Tree<'_>, key: &Path, more: &str) -> Result<()> {
+pub fn sign_locally(tree: &Tree<'_>, key: &Path, more: &str) -> Result<()> {
     let there = tree.root().join("etc/kubernetes/pki/ca-key.pem");
     fs::copy(key, there)?;
     let yaml = tree.root().join("etc/nodeagent/node.yaml");

@@ -2,6 +2,9 @@
 #![allow(clippy::disallowed_methods, reason = "tests prepare trees and run the program")]
 
 mod certs;
+mod certs_clients;
+mod certs_refused;
+mod certs_renew;
 mod config;
 mod docs;
 mod download;

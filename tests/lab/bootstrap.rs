@@ -53,7 +53,8 @@ fn the_agents_units_are_as_confined_as_documented() -> Result<()> {
         bootstrapped(&node)?;
         confined_as_documented(&node, "nodeagent.service")?;
         confined_as_documented(&node, "nodeagent-fetch.service")?;
-        confined_as_documented(&node, "nodeagent-network.service")
+        confined_as_documented(&node, "nodeagent-network.service")?;
+        confined_as_documented(&node, "nodeagent-renew.service")
     })
 }
 

@@ -13,6 +13,7 @@ mod kernel;
 mod kill;
 mod network;
 mod power;
+mod renew;
 mod signature;
 mod systemd;
 mod the_lab;

@@ -592,8 +592,8 @@ fn another_address_after_a_reboot_is_written_and_warned_of() -> Result<()> {
         let unit = "nodeagent-network.service";
         assert_eq!(node.ok(&["systemctl", "is-enabled", unit])?.trim(), "enabled");
 
-        // The next boot is without a bootstrap, which would have the certificate made anew.
-        node.ok(&["systemctl", "disable", "nodeagent.service"])?;
+        // The next boot is without a bootstrap and a renewal, which would have the certificate made anew.
+        node.ok(&["systemctl", "disable", "nodeagent.service", "nodeagent-renew.timer"])?;
         node.write("/etc/lab-network", format!("ADDRESS={MOVED}/24\nGATEWAY={SERVICES}\n").as_bytes())?;
         node.reboot()?;
         node.wait_until("the refresh", UNIT, |node| {
@@ -624,10 +624,18 @@ fn another_address_after_a_reboot_is_written_and_warned_of() -> Result<()> {
             node.ok(&["journalctl", "--no-pager", "--boot", "_PID=1", "--grep", "network-environment|-- No"]);
         assert!(!complaints.unwrap_or_default().contains("invalid"), "systemd ignored a line");
 
-        // Bootstrap finds its file as it wants it, and the rest out of date.
+        // A renewal makes the certificate for the address that it is.
+        node.ok(&["systemctl", "start", "nodeagent-renew.service"])?;
+        let names = node.ok(&["openssl", "x509", "-in", path.as_str(), "-noout", "-ext", "subjectAltName"])?;
+        assert!(names.contains(MOVED) && !names.contains(WORKER), "{names}");
+
+        // Bootstrap finds both files as it wants them, and the rest out of date.
         node.ok(&["systemctl", "enable", "nodeagent.service"])?;
         let plan = String::from_utf8(node.run(&["nodeagent", "plan"])?.stdout)?;
-        assert!(plan.contains("kubelet-server") && !plan.contains("network\n  ~"), "{plan}");
+        assert!(
+            plan.contains("~ kubelet.env") && !plan.contains("network\n  ~") && !plan.contains("certs\n"),
+            "{plan}"
+        );
         node.ok(&["nodeagent", "bootstrap"])?;
         node.ok(&["nodeagent", "plan", "--exit-code"])?;
 

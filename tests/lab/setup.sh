@@ -25,6 +25,7 @@ need debootstrap debootstrap
 need systemd-nspawn systemd-container
 need nginx nginx-light
 need cfssl golang-cfssl
+need etcd etcd-server
 need strace strace
 need qemu-system-x86_64 qemu-system-x86
 need mkfs.ext4 e2fsprogs

@@ -13,6 +13,8 @@ use crate::host::peers::Peers;
 pub struct Local {
     /// The file, in PEM: PKCS#8, PKCS#1 or SEC1.
     pub key: RootPath,
+    /// Whether it goes once the certificates stand.
+    pub remove_after_use: bool,
 }
 
 /// The CA's key on this machine cannot be used.
@@ -23,6 +25,8 @@ pub enum LocalError {
     Absent {
         /// Where it should be.
         path: RootPath,
+        /// Whether an earlier run destroyed it, as it was asked to.
+        removed: bool,
     },
     /// It could not be looked at.
     #[error(transparent)]
@@ -55,7 +59,14 @@ impl Explain for LocalError {
 
     fn advice(&self) -> Option<String> {
         match self {
-            Self::Absent { .. } => Some("put the CA's private key there, or choose another pki.signer".to_owned()),
+            Self::Absent { removed: false, .. } => {
+                Some("put the CA's private key there, or choose another pki.signer".to_owned())
+            }
+            Self::Absent { removed: true, .. } => Some(
+                "pki.signer.local.removeAfterUse had it destroyed: put it back for as long as a renewal takes, or choose \
+                 another pki.signer"
+                    .to_owned(),
+            ),
             Self::CannotTell(cannot) => cannot.advice.clone(),
             Self::Key { source, .. } => source.advice(),
             Self::Issue { .. } => {
@@ -68,7 +79,8 @@ impl Explain for LocalError {
 impl Local {
     fn issuer(&self, ca: &Authority, seen: &Seen) -> Result<Issuer, LocalError> {
         let path = || self.key.clone();
-        let pem = seen.bytes(&self.key)?.ok_or_else(|| LocalError::Absent { path: path() })?;
+        let absent = || LocalError::Absent { path: path(), removed: self.remove_after_use };
+        let pem = seen.bytes(&self.key)?.ok_or_else(absent)?;
         let key = Key::from_pem(pem).map_err(|source| LocalError::Key { path: path(), source })?;
         Issuer::new(ca, key).map_err(|source| LocalError::Issue { path: path(), source })
     }
@@ -105,7 +117,7 @@ mod tests {
     #[test]
     fn a_key_that_cannot_sign_is_named_with_its_file() {
         let (ca, other) = (Ca::valid(CaKind::Ec), Ca::valid(CaKind::Rsa));
-        let local = Local { key: RootPath::literal("/etc/kubernetes/pki/ca-key.pem") };
+        let local = Local { key: RootPath::literal("/etc/kubernetes/pki/ca-key.pem"), remove_after_use: false };
         let try_with = |pem: Option<&[u8]>| local.issuer(&ca.authority(), &seen_file(&local.key, pem)).map(drop);
         assert!(try_with(Some(&ca.key_pem())).is_ok());
         let encrypted = ca.key.private_key_to_pem_pkcs8_passphrase(openssl::symm::Cipher::aes_128_cbc(), b"x");

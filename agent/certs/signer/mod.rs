@@ -57,7 +57,9 @@ pub enum Profile {
 /// The signer that Settings name, for certificates of this profile.
 pub fn chosen(signer: &settings::Signer, profile: Profile) -> Box<dyn Signer> {
     match signer {
-        settings::Signer::Local { key, .. } => Box::new(Local { key: key.clone() }),
+        settings::Signer::Local { key, remove_after_use } => {
+            Box::new(Local { key: key.clone(), remove_after_use: *remove_after_use })
+        }
         settings::Signer::Cfssl { url, auth_key_file, profile: configured } => Box::new(Cfssl {
             url: url.clone(),
             auth_key_file: auth_key_file.clone(),

@@ -6,6 +6,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "the bench runs programs on the machine that it measures")]
 
+mod certs;
 mod download;
 mod figures;
 #[path = "../harness/mod.rs"]
@@ -22,8 +23,13 @@ use anyhow::{Context, Result, bail};
 /// Measures one topic with this agent, and prints its tables.
 type Topic = fn(&Path) -> Result<()>;
 
-const TOPICS: [(&str, Topic); 4] =
-    [("network", network::bench), ("wait", wait::bench), ("download", download::bench), ("systemd", systemd::bench)];
+const TOPICS: [(&str, Topic); 5] = [
+    ("network", network::bench),
+    ("wait", wait::bench),
+    ("download", download::bench),
+    ("certs", certs::bench),
+    ("systemd", systemd::bench),
+];
 
 fn main() -> Result<()> {
     let mut args = env::args_os().skip(1);

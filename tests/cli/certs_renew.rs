@@ -1,0 +1,93 @@
+//! `certs renew` on file trees: what it leaves alone, what it says when it fails, and what undoing makes of it.
+
+use std::{fs, path::PathBuf};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::certs::{make_ca, sign_locally};
+use crate::world::{Tree, World};
+
+/// Asks for other keys, so that every pair is to be made anew.
+const ANEW: &str = "pki: { key: rsa-2048 }\n";
+
+fn wish(tree: &Tree<'_>, file: &str, yaml: &str) -> Result<()> {
+    let dir = tree.root().join("etc/nodeagent/node.d");
+    fs::create_dir_all(&dir)?;
+    fs::write(dir.join(file), yaml).context("write a drop-in")
+}
+
+fn client(tree: &Tree<'_>) -> PathBuf {
+    tree.root().join("etc/kubernetes/pki/kubelet-client.pem")
+}
+
+#[test]
+fn without_a_key_to_renew_with_it_says_so_once_and_for_how_long_the_pairs_work() -> Result<()> {
+    let world = World::new()?;
+    let tree = world.copy(&world.start())?;
+    let (_, private) = make_ca(&tree, &["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"])?;
+    sign_locally(&tree, &private, ", removeAfterUse: true")?;
+    let plan = tree.ok(&["certs", "--dry-run"])?.out;
+    ensure!(plan.contains("until it is put back, nothing renews them"), "{plan}");
+    tree.ok(&["certs"])?;
+    let ran = tree.ok(&["certs", "renew"])?;
+    ensure!(ran.told.contains("renew: nothing to do") && !ran.told.contains("not renewed"), "{}", ran.told);
+
+    wish(&tree, "10.yaml", ANEW)?;
+    let before = fs::read(client(&tree))?;
+    let ran = tree.run(&["certs", "renew"])?;
+    // Whether the second since the CA was made is over already.
+    let told = ran.told.replace("30 days left", "29 days left");
+    ensure!(ran.ended == Ok(1), "{:?} {told}", ran.ended);
+    let pki = "/etc/kubernetes/pki";
+    let left = format!(
+        "not renewed, and still in use as they are: {pki}/kubelet-client.pem (29 days left), {pki}/kubelet-server.pem \
+         (29 days left), {pki}/kube-proxy-client.pem (29 days left)\n"
+    );
+    ensure!(told.contains(&left) && told.matches("not renewed").count() == 1, "{told}");
+    ensure!(told.contains("removeAfterUse had it destroyed: put it back"), "{told}");
+    ensure!(fs::read(client(&tree))? == before, "the old pair was touched");
+
+    let key = tree.root().join("etc/kubernetes/pki/ca-key.pem");
+    fs::copy(&private, &key)?;
+    tree.ok(&["certs", "renew"])?;
+    ensure!(fs::read(client(&tree))? != before && !key.exists(), "renewed, and the key is gone again");
+    Ok(())
+}
+
+#[test]
+fn a_rollback_undoes_the_bootstrap_before_a_renewal_and_holds_the_next_one() -> Result<()> {
+    let world = World::new()?;
+    let tree = world.copy(&world.start())?;
+    let drop_in = tree.root().join("etc/systemd/system/containerd.service.d/90-nodeagent.conf");
+    for files in ["1000", "2000"] {
+        wish(&tree, "10.yaml", &format!("limits: {{ containerd.service: {{ LimitNOFILE: {files} }} }}\n"))?;
+        tree.ok(&["bootstrap"])?;
+    }
+    wish(&tree, "20.yaml", ANEW)?;
+    let old = fs::read(client(&tree))?;
+    tree.ok(&["certs", "renew"])?;
+    let renewed = fs::read(client(&tree))?;
+    ensure!(renewed != old, "it was renewed");
+
+    let undone = tree.ok(&["rollback"])?.out;
+    ensure!(fs::read_to_string(&drop_in)?.contains("LimitNOFILE=1000"), "the second bootstrap was undone: {undone}");
+    ensure!(fs::read(client(&tree))? == renewed && undone.contains("3 kept"), "pairs stay: {undone}");
+    fs::remove_file(client(&tree))?;
+    let ran = tree.ok(&["certs", "renew"])?;
+    ensure!(ran.told.contains("holds this node") && !client(&tree).exists(), "{}", ran.told);
+    Ok(())
+}
+
+#[test]
+fn the_renewals_unit_may_write_where_the_pairs_are() -> Result<()> {
+    let world = World::new()?;
+    let tree = world.copy(&world.start())?;
+    let drop_in = tree.root().join("etc/systemd/system/nodeagent-renew.service.d/90-nodeagent.conf");
+    tree.ok(&["units"])?;
+    ensure!(!drop_in.exists(), "its own unit file allows the default directory");
+    wish(&tree, "10.yaml", "pki: { dir: \"/srv/my keys/100%\" }\n")?;
+    tree.ok(&["units"])?;
+    let text = fs::read_to_string(&drop_in)?;
+    ensure!(text.ends_with("[Service]\nReadWritePaths=\"/srv/my keys/100%%\"\n"), "{text}");
+    Ok(())
+}
