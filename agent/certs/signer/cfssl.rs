@@ -16,7 +16,8 @@ use super::{Order, Signer, Signing};
 use crate::config::values::{HttpUrl, RootPath};
 use crate::engine::fault::{Class, Explain, quote};
 use crate::engine::resource::{CannotTell, Seen, Thing};
-use crate::host::http::{HttpError, Trust};
+use crate::host::http::HttpError;
+use crate::host::http::cluster::Login;
 use crate::host::peers::Peers;
 
 /// The profile of serving certificates: cfssl's documentation and every guide call it so.
@@ -177,8 +178,9 @@ impl Signer for Cfssl {
         Box::pin(async move {
             let key = self.auth_key(seen)?;
             let body = self.message(&order, &key)?;
-            let url = self.url.join(ENDPOINT);
-            let answer = match peers.http.post_json(url.as_str(), Trust::Only(order.ca.pem()), &body).await {
+            let server = peers.http.server(&self.url, order.ca.pem(), Login::Anonymous);
+            let server = server.map_err(|error| self.unanswered(error))?;
+            let answer = match server.post(ENDPOINT, &body).await {
                 Ok(answer) => answer,
                 // cfssl refuses with a status of 4xx and its reason in the body.
                 Err(error) => error.json().ok_or_else(|| self.unanswered(error))?,
