@@ -319,6 +319,16 @@ pub struct CertsSettings {
     pub signer: Signer,
 }
 
+impl CertsSettings {
+    /// The directory in which requests wait for a person, if nothing else is said.
+    pub fn offline_dir(&self) -> RootPath {
+        match &self.signer {
+            Signer::Offline { dir } => dir.clone(),
+            _ => self.dir.join(defaults::OFFLINE_DIR),
+        }
+    }
+}
+
 /// What kind of key a certificate is for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
 pub enum KeyKind {
@@ -347,6 +357,13 @@ impl fmt::Display for KeyKind {
 /// Who signs this node's certificates.
 #[derive(Debug, Clone)]
 pub enum Signer {
+    /// The cluster's own signers, at its API server.
+    Kubernetes {
+        /// The file that holds the bootstrap token.
+        token_file: RootPath,
+        /// How long an approval is waited for.
+        deadline: Duration,
+    },
     /// The CA's own key, on this machine.
     Local {
         /// The file that holds it.
@@ -362,6 +379,11 @@ pub enum Signer {
         auth_key_file: RootPath,
         /// The signing profile.
         profile: String,
+    },
+    /// A person.
+    Offline {
+        /// The directory of keys, requests and brought certificates.
+        dir: RootPath,
     },
 }
 

@@ -386,6 +386,15 @@ fn hex_digits(text: &str, wanted: &'static str, count: usize) -> Result<String, 
     Ok(text.to_ascii_lowercase())
 }
 
+impl Version {
+    /// Whether it is this minor release, or a later one.
+    pub fn is_at_least(&self, major: u32, minor: u32) -> bool {
+        // Checked when it was made: three numbers of less than ten digits.
+        let mut numbers = self.0[1..].split('.').map(|number| number.parse().unwrap_or(0));
+        (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (major, minor)
+    }
+}
+
 fn version(text: &str) -> Result<String, BadValue> {
     const WANTED: &str = "a Kubernetes version such as v1.34.2";
     let Some(rest) = text.strip_prefix('v') else {

@@ -12,14 +12,14 @@ use anyhow::{Context as _, Result, ensure};
 use crate::world::{Tree, World, agent, need, scratch};
 
 /// Each pair of a worker, what it is for in the words of `openssl verify`, and its subject.
-const PAIRS: [(&str, &str, &str); 3] = [
+pub const PAIRS: [(&str, &str, &str); 3] = [
     ("kubelet-client", "sslclient", "O = system:nodes, CN = system:node:worker-01"),
     ("kubelet-server", "sslserver", "O = system:nodes, CN = system:node:worker-01"),
     ("kube-proxy-client", "sslclient", "CN = system:kube-proxy"),
 ];
 
 /// What openssl shows of their extensions under an ECDSA key. RSA adds key encipherment.
-const EXTENSIONS: &str = "\
+pub const EXTENSIONS: &str = "\
 kubelet-client:
   X509v3 Basic Constraints: critical
   CA:FALSE
@@ -58,7 +58,7 @@ kube-proxy-client:
 ";
 
 /// Runs openssl, which must succeed, and returns what it printed.
-fn openssl(args: &[&str]) -> Result<String> {
+pub fn openssl(args: &[&str]) -> Result<String> {
     need("openssl", "openssl")?;
     let output = Command::new("openssl").args(args).output().context("run openssl")?;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -69,7 +69,7 @@ fn openssl(args: &[&str]) -> Result<String> {
 /// A CA in a directory of the tree's own, made by openssl as an operator would: certificate and key.
 ///
 /// Its name has two parts of one kind, as Active Directory names its CAs.
-fn make_ca(tree: &Tree<'_>, key: &[&str]) -> Result<(PathBuf, PathBuf)> {
+pub fn make_ca(tree: &Tree<'_>, key: &[&str]) -> Result<(PathBuf, PathBuf)> {
     let (certificate, private) = (tree.root().join("etc/kubernetes/pki/ca.pem"), tree.beside("ca-key.pem"));
     let mut args = vec!["req", "-x509", "-nodes", "-days", "30", "-subj", "/DC=com/DC=example/O=Lab & Sons/CN=lab CA"];
     args.extend(["-addext", "keyUsage=critical,keyCertSign,cRLSign", "-addext", "basicConstraints=critical,CA:TRUE"]);
@@ -79,7 +79,7 @@ fn make_ca(tree: &Tree<'_>, key: &[&str]) -> Result<(PathBuf, PathBuf)> {
     Ok((certificate, private))
 }
 
-fn path(path: &Path) -> Result<&str> {
+pub fn path(path: &Path) -> Result<&str> {
     path.to_str().context("a path in UTF-8")
 }
 
@@ -87,11 +87,15 @@ fn path(path: &Path) -> Result<&str> {
 fn sign_locally(tree: &Tree<'_>, key: &Path, more: &str) -> Result<()> {
     let there = tree.root().join("etc/kubernetes/pki/ca-key.pem");
     fs::copy(key, there)?;
+    choose(tree, &format!("local: {{ key: /etc/kubernetes/pki/ca-key.pem{more} }}"))
+}
+
+/// The tree's worker has its certificates from this signer.
+pub fn choose(tree: &Tree<'_>, signer: &str) -> Result<()> {
     let yaml = tree.root().join("etc/nodeagent/node.yaml");
     let text = fs::read_to_string(&yaml)?;
     let (before, _) = text.split_once("  signer:").context("the sample has a signer")?;
-    let signer = format!("  signer: {{ local: {{ key: /etc/kubernetes/pki/ca-key.pem{more} }} }}\n");
-    fs::write(&yaml, format!("{before}{signer}")).context("write node.yaml")
+    fs::write(&yaml, format!("{before}  signer: {{ {signer} }}\n")).context("write node.yaml")
 }
 
 #[test]
@@ -136,7 +140,7 @@ fn what_the_cas_key_signs_here_passes_openssls_strict_judgement() -> Result<()> 
 }
 
 /// The names and values of a certificate's extensions, but for those that differ each time.
-fn extensions(name: &str, text: &str) -> String {
+pub fn extensions(name: &str, text: &str) -> String {
     let lines = text.lines().skip_while(|line| !line.contains("X509v3 extensions")).skip(1);
     let lines = lines.take_while(|line| !line.contains("Signature Algorithm")).map(str::trim);
     let is_identifier = |line: &str| line.len() > 40 && line.chars().all(|c| c.is_ascii_hexdigit() || c == ':');

@@ -13,6 +13,7 @@ mod install;
 mod kill;
 mod lock;
 mod nginx;
+mod offline;
 mod privileges;
 mod site;
 mod snapshot;
