@@ -72,13 +72,18 @@ impl<'lab> Worker<'lab> {
         Ok(fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?)
     }
 
-    /// Runs the step `certs`; it must end with this code.
-    fn certs(&self, code: i32) -> Result<String> {
+    /// The step `certs`, as the argument of another command or by itself.
+    fn run(&self, wrapper: &[&str]) -> Result<Output> {
         let agent = Lab::binary()?;
         let facts = self.lab.directory().join("facts.json");
         let args = [agent.as_path(), Path::new("certs"), Path::new("--root"), &self.root, Path::new("--facts"), &facts];
         let args: Vec<&str> = args.iter().map(|arg| arg.to_str().context("a path in UTF-8")).collect::<Result<_>>()?;
-        let Output { status, stdout, stderr } = self.lab.run_in_network(&args)?;
+        self.lab.run_in_network(&[wrapper, &args].concat())
+    }
+
+    /// Runs the step; it must end with this code.
+    fn certs(&self, code: i32) -> Result<String> {
+        let Output { status, stdout, stderr } = self.run(&[])?;
         let told = String::from_utf8_lossy(&stderr).into_owned();
         ensure!(
             status.code() == Some(code),
@@ -206,8 +211,10 @@ fn a_token_becomes_a_nodes_certificates() -> Result<()> {
             ensure!(mode == 0o600, "{} has mode {mode:04o}", key.display());
         }
 
-        // What was asked for stays asked for, once.
+        // What was asked for stays asked for, once, also by a run that is killed while it waits.
         let before = requests(&plane)?;
+        let killed = worker.run(&["timeout", "--signal=KILL", "0.8"])?;
+        ensure!(process::exited(&killed).is_none(), "it was not killed: {killed:?}");
         worker.certs(3)?;
         let names = |all: &[(String, Value)]| all.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
         ensure!(before.len() == 3 && names(&before) == names(&requests(&plane)?), "{:?}", names(&before));
@@ -312,7 +319,11 @@ fn each_refusal_says_who_can_change_it_and_leaves_the_old_pair() -> Result<()> {
         says(&told, &["certificate does not hold", "certificate verify failed", "pki.ca"])?;
         ensure!(begun.elapsed() < Duration::from_secs(10), "a wrong CA was tried for {:?}", begun.elapsed());
 
-        // Nobody approves: the deadline, and with it the request's name.
+        // Nobody approves: the deadline, and with it the request's name. A killed run's request is the next one's.
+        let waiting = Worker::new(lab, "refused", TOKEN, &own, "20s")?;
+        let killed = waiting.run(&["timeout", "--signal=KILL", "2"])?;
+        ensure!(process::exited(&killed).is_none(), "it was not killed: {killed:?}");
+        ensure!(requests(&plane)?.len() == 1, "the killed run asked for nothing");
         let begun = Instant::now();
         let told = refused(TOKEN, &own, 3)?;
         let (request, _) = request_of(&plane, "kubelet-client")?;
