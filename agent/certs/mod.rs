@@ -14,6 +14,7 @@ pub mod authority;
 mod ca_key;
 mod carried;
 pub mod check;
+mod discovery;
 pub mod issue;
 pub mod key;
 pub mod kubeconfig;
@@ -27,6 +28,7 @@ mod testing;
 use self::ca_key::{CaKey, NoCopies};
 use self::carried::Carried;
 pub use self::check::addresses_of;
+use self::discovery::ClusterCa;
 use self::kubeconfig::Kubeconfig;
 use self::pair::Pair;
 use self::request::{Usage, Wanted};
@@ -63,7 +65,8 @@ pub fn plan(settings: &Settings, _facts: &Facts, identity: &Identity) -> Vec<Pla
             kubeconfig(settings, PROXY_CONF, PROXY_CLIENT, KUBE_PROXY),
         ],
     };
-    needs.into_iter().map(|need| pair(settings, identity, need)).chain(kubeconfigs).chain(ca_key).collect()
+    let pairs = needs.into_iter().map(|need| pair(settings, identity, need));
+    cluster_ca(settings).into_iter().chain(pairs).chain(kubeconfigs).chain(ca_key).collect()
 }
 
 /// The keys and requests in `dir` for those of this node's pairs that are missing or due, for a person to carry.
@@ -159,6 +162,22 @@ fn worker(settings: &Settings, identity: &Identity) -> Vec<Need> {
             reader: UnitName::literal(KUBE_PROXY),
         },
     ]
+}
+
+/// The CA's certificate, where only its key's hash was given.
+fn cluster_ca(settings: &Settings) -> Option<Planned> {
+    let Signer::Kubernetes { token_file, ca_hash: Some(hash), .. } = &settings.certs.signer else { return None };
+    Some(Planned {
+        id: Id::new(Step::Certs, "ca"),
+        why: settings.origins.of("pki.signer.kubernetes.caHash"),
+        owes: Vec::new(),
+        what: Box::new(ClusterCa {
+            path: settings.certs.ca.clone(),
+            url: settings.cluster.api_server.clone(),
+            token_file: token_file.clone(),
+            hash: hash.clone(),
+        }),
+    })
 }
 
 fn pair(settings: &Settings, identity: &Identity, need: Need) -> Planned {
@@ -297,8 +316,11 @@ mod tests {
     fn with_the_clusters_signer_the_node_comes_first_and_the_rest_waits_for_it() {
         let mut settings = settings();
         let token_file: RootPath = parse("/etc/nodeagent/bootstrap-token");
-        settings.certs.signer =
-            Signer::Kubernetes { token_file: token_file.clone(), deadline: std::time::Duration::from_mins(5) };
+        settings.certs.signer = Signer::Kubernetes {
+            token_file: token_file.clone(),
+            ca_hash: None,
+            deadline: std::time::Duration::from_mins(5),
+        };
         let plan = plan(&settings, &Facts::sample(), &identity());
         let client = Thing::File(pair_path(&settings, KUBELET_CLIENT));
         for (name, signer, reads_token) in [

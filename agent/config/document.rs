@@ -11,8 +11,8 @@ use serde::Deserialize;
 
 use super::settings::{KeyKind, Role};
 use super::values::{
-    ArtifactName, ArtifactVersion, Cidr, DnsDomain, HttpUrl, InterfaceName, Limit, NodeName, Parallel, ProxyUrl, Rate,
-    RootPath, Sha256, Span, SysctlKey, UnitName, Version,
+    ArtifactName, ArtifactVersion, Cidr, DnsDomain, HttpUrl, InterfaceName, KeyHash, Limit, NodeName, Parallel,
+    ProxyUrl, Rate, RootPath, Sha256, Span, SysctlKey, UnitName, Version,
 };
 
 /// What this node should be.
@@ -224,6 +224,9 @@ pub(super) struct Signer {
 pub(super) struct KubernetesSigner {
     /// The file that holds the bootstrap token, such as abcdef.0123456789abcdef; root alone may read it.
     pub token_file: RootPath,
+    /// The hash of the CA's key (sha256:…, as `kubeadm token create --print-join-command` shows it), if the CA's certificate
+    /// is not on the machine: it is then taken from the cluster's cluster-info and written to `pki.ca`.
+    pub ca_hash: Option<KeyHash>,
     /// How long an approval is waited for; the next run goes on with the same request. Default: 5m.
     pub deadline: Option<Span>,
 }

@@ -410,7 +410,7 @@ impl Resolver<'_> {
 
     fn kubernetes_signer(&mut self, given: KubernetesSigner) -> Signer {
         let deadline = self.or_default("pki.signer.kubernetes.deadline", given.deadline, defaults::APPROVAL_DEADLINE);
-        Signer::Kubernetes { token_file: given.token_file, deadline: deadline.duration() }
+        Signer::Kubernetes { token_file: given.token_file, ca_hash: given.ca_hash, deadline: deadline.duration() }
     }
 
     fn local(&mut self, local: Local) -> Signer {

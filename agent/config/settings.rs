@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::defaults;
 use super::values::{
-    ArtifactName, Cidr, HttpUrl, InterfaceName, Limit, ModuleName, NodeName, ProxyUrl, Rate, RootPath, Sha256,
+    ArtifactName, Cidr, HttpUrl, InterfaceName, KeyHash, Limit, ModuleName, NodeName, ProxyUrl, Rate, RootPath, Sha256,
     SysctlKey, UnitName, Version,
 };
 
@@ -361,6 +361,8 @@ pub enum Signer {
     Kubernetes {
         /// The file that holds the bootstrap token.
         token_file: RootPath,
+        /// The hash of the CA's key, if its certificate is to be taken from the cluster.
+        ca_hash: Option<KeyHash>,
         /// How long an approval is waited for.
         deadline: Duration,
     },

@@ -33,7 +33,7 @@ pki:
   signer: { kubernetes: { tokenFile: /etc/nodeagent/bootstrap-token } }
 ";
     let settings = load(vec![source("node.yaml", text)]).unwrap_or_else(|errors| panic!("{errors}"));
-    let Signer::Kubernetes { token_file, deadline } = &settings.certs.signer else {
+    let Signer::Kubernetes { token_file, deadline, ca_hash: None } = &settings.certs.signer else {
         panic!("{:?}", settings.certs.signer)
     };
     assert_eq!((token_file.as_str(), deadline.as_secs()), ("/etc/nodeagent/bootstrap-token", 300));

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, ensure};
 use nodeagent::host::facts::Facts;
 use serde_json::{Value, json};
 
-use crate::harness::{CONTROLLER, Ca, ControlPlane, Lab, process};
+use crate::harness::{CONTROLLER, Ca, ControlPlane, Lab, digest, process};
 
 /// A good token, and one that is over.
 const TOKEN: &str = "abcdef.0123456789abcdef";
@@ -117,6 +117,7 @@ fn token_secret(token: &str, expiration: &str) -> Value {
             "token-secret": secret,
             "expiration": expiration,
             "usage-bootstrap-authentication": "true",
+            "usage-bootstrap-signing": "true",
         },
     })
 }
@@ -243,6 +244,82 @@ fn a_token_becomes_a_nodes_certificates() -> Result<()> {
         worker.certs(0)?;
         judge(lab, &worker)
     })
+}
+
+/// The cluster's `cluster-info` as kubeadm makes it, readable by anybody.
+fn cluster_info(ca: &str) -> [Value; 3] {
+    let meta = json!({ "name": "cluster-info", "namespace": "kube-public" });
+    let api = "rbac.authorization.k8s.io";
+    let config = format!(
+        "apiVersion: v1\nkind: Config\nclusters:\n- name: \"\"\n  cluster:\n    certificate-authority-data: {}\n    \
+         server: https://{CONTROLLER}:6443\n",
+        openssl::base64::encode_block(ca.as_bytes())
+    );
+    [
+        json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": { "kubeconfig": config } }),
+        json!({
+            "apiVersion": format!("{api}/v1"),
+            "kind": "Role",
+            "metadata": meta,
+            "rules": [{
+                "apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["cluster-info"], "verbs": ["get"],
+            }],
+        }),
+        json!({
+            "apiVersion": format!("{api}/v1"),
+            "kind": "RoleBinding",
+            "metadata": meta,
+            "roleRef": { "apiGroup": api, "kind": "Role", "name": "cluster-info" },
+            "subjects": [{ "apiGroup": api, "kind": "User", "name": "system:anonymous" }],
+        }),
+    ]
+}
+
+#[test]
+fn the_ca_is_found_by_the_hash_of_its_key() -> Result<()> {
+    Lab::run("csr-discovery", |lab| {
+        let plane = lab.start_control_plane()?;
+        discover(lab, &plane)
+    })
+}
+
+/// A node that has no CA file, and knows the hash of the CA's key.
+fn discover(lab: &Lab, plane: &ControlPlane<'_>) -> Result<()> {
+    let hash_of = |file: &str| {
+        let pem = lab.directory().join(file).display().to_string();
+        let public = openssl(&["x509", "-in", &pem, "-noout", "-pubkey"])?;
+        let key = openssl::pkey::PKey::public_key_from_pem(public.as_bytes())?;
+        Ok::<_, anyhow::Error>(format!("sha256:{}", digest(&key.public_key_to_der()?)))
+    };
+    let worker = |name: &str, hash: &str| {
+        let worker = Worker::new(lab, name, TOKEN, "", "3s")?;
+        fs::remove_file(worker.root.join("etc/kubernetes/pki/ca.pem"))?;
+        let yaml = fs::read_to_string(worker.root.join("etc/nodeagent/node.yaml"))?;
+        let yaml = yaml.replace("      deadline:", &format!("      caHash: {hash}\n      deadline:"));
+        worker.write("etc/nodeagent/node.yaml", &yaml)?;
+        Ok::<_, anyhow::Error>(worker)
+    };
+    let good = worker("discovering", &hash_of("control-plane/ca.pem")?)?;
+    let told = good.certs(1)?;
+    ensure!(told.contains("shows no cluster-info in kube-public"), "{told}");
+
+    plane.apply(&[may_ask(), token_secret(TOKEN, "2099-01-01T00:00:00Z")])?;
+    plane.apply(&approved_by_themselves())?;
+    plane.apply(&cluster_info(&lab.ca.pem()?))?;
+    process::wait_until("cluster-info to be signed", Duration::from_secs(20), || {
+        let map = plane.kubectl(&["get", "configmap", "--namespace=kube-public", "cluster-info", "-o", "json"])?;
+        ensure!(map.contains("jws-kubeconfig-abcdef"), "{map}");
+        Ok(())
+    })?;
+    good.certs(3)?;
+    ensure!(fs::read_to_string(good.root.join("etc/kubernetes/pki/ca.pem"))? == lab.ca.pem()?, "another CA was taken");
+    ensure!(good.pair("kubelet-client").exists(), "no certificate under the CA that was found");
+
+    let other = worker("misled", &hash_of("control-plane/admin.pem")?)?;
+    let told = other.certs(4)?;
+    ensure!(told.contains("has a key with the hash") && told.contains("caHash"), "{told}");
+    ensure!(!other.root.join("etc/kubernetes/pki/ca.pem").exists(), "a CA was taken that has another key");
+    Ok(())
 }
 
 /// Each pair by OpenSSL's strict judgement, and the client's by the API server's.

@@ -6,13 +6,11 @@
 
 use openssl::base64::encode_block;
 use openssl::error::ErrorStack;
-use openssl::hash::MessageDigest;
-use openssl::pkey::PKey;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use super::{Order, Signer, Signing};
+use super::{Order, Signer, Signing, hmac_sha256};
 use crate::config::values::{HttpUrl, RootPath};
 use crate::engine::fault::{Class, Explain, quote};
 use crate::engine::resource::{CannotTell, Seen, Thing};
@@ -258,11 +256,6 @@ impl Cfssl {
     fn unanswered(&self, error: HttpError) -> CfsslError {
         CfsslError::Unanswered { url: self.url.clone(), profile: self.profile.clone(), source: Box::new(error) }
     }
-}
-
-fn hmac_sha256(key: &[u8], message: &[u8]) -> Result<Vec<u8>, ErrorStack> {
-    let key = PKey::hmac(key)?;
-    openssl::sign::Signer::new(MessageDigest::sha256(), &key)?.sign_oneshot_to_vec(message)
 }
 
 /// The bytes that hexadecimal digits stand for.

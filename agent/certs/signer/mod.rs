@@ -10,8 +10,12 @@ mod offline;
 use std::future::Future;
 use std::pin::Pin;
 
+use openssl::error::ErrorStack;
+use openssl::hash::MessageDigest;
+use openssl::pkey::PKey;
+
 pub use self::cfssl::{Cfssl, CfsslError};
-pub use self::kubernetes::{Kubernetes, KubernetesError};
+pub use self::kubernetes::{Kubernetes, KubernetesError, Token};
 pub use self::local::{Local, LocalError};
 pub use self::offline::{Offline, OfflineError};
 use super::authority::Authority;
@@ -97,7 +101,7 @@ pub fn chosen(settings: &Settings, identity: &Identity, name: &str, profile: Pro
             },
         }),
         settings::Signer::Offline { dir } => Box::new(Offline::new(dir, name)),
-        settings::Signer::Kubernetes { token_file, deadline } => Box::new(Kubernetes {
+        settings::Signer::Kubernetes { token_file, deadline, .. } => Box::new(Kubernetes {
             url: settings.cluster.api_server.clone(),
             profile,
             label: format!("{}-{name}", identity.name),
@@ -108,4 +112,10 @@ pub fn chosen(settings: &Settings, identity: &Identity, name: &str, profile: Pro
             deadline: *deadline,
         }),
     }
+}
+
+/// A message's HMAC-SHA256 (RFC 2104).
+pub(super) fn hmac_sha256(key: &[u8], message: &[u8]) -> Result<Vec<u8>, ErrorStack> {
+    let key = PKey::hmac(key)?;
+    openssl::sign::Signer::new(MessageDigest::sha256(), &key)?.sign_oneshot_to_vec(message)
 }

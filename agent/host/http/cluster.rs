@@ -67,6 +67,14 @@ impl Http {
         let client = make().map_err(|source| HttpError::BadTrust { url: base.to_string(), source })?;
         Ok(Server { http: self, base, client })
     }
+
+    /// A server that anybody may be: what it says must be vouched for by itself, and nothing secret is sent.
+    pub fn unknown_server<'a>(&'a self, base: &'a HttpUrl) -> Result<Server<'a>, HttpError> {
+        let builder = builder().no_proxy().redirect(redirect::Policy::none());
+        let client = builder.tls_danger_accept_invalid_certs(true).build();
+        let client = client.map_err(|source| HttpError::BadTrust { url: base.to_string(), source })?;
+        Ok(Server { http: self, base, client })
+    }
 }
 
 /// A token that holds what no header can is none that a server knows: it is not sent.

@@ -45,6 +45,11 @@ impl Token {
         &self.0[..ID]
     }
 
+    /// The part that is one, with which it signs.
+    pub(in crate::certs) fn secret(&self) -> &str {
+        &self.0[ID + 1..]
+    }
+
     /// All of it, for the API server alone.
     pub(super) fn text(&self) -> &str {
         &self.0
@@ -64,7 +69,10 @@ mod tests {
         let read = |file| Token::read(&path, &seen_files(&[(&path, file)]));
         let good = b" abcdef.0123456789abcdef\n".as_slice();
         let token = read(Some((good, Meta::SECRET))).map_err(|error| error.to_string()).expect("a token");
-        assert_eq!((token.id(), token.text()), ("abcdef", "abcdef.0123456789abcdef"));
+        assert_eq!(
+            (token.id(), token.secret(), token.text()),
+            ("abcdef", "0123456789abcdef", "abcdef.0123456789abcdef")
+        );
 
         let malformed = "/etc/nodeagent/bootstrap-token: it is not of the form abcdef.0123456789abcdef";
         let table: [(&str, Option<Content<'_>>, &str); 8] = [
