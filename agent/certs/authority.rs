@@ -4,10 +4,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use openssl::asn1::{Asn1Time, Asn1TimeRef};
 use openssl::error::ErrorStack;
+use openssl::pkey::{PKeyRef, Public};
 use openssl::x509::{X509, X509NameEntryRef, X509NameRef, X509Ref};
 
 use super::key::Key;
-use crate::config::values::RootPath;
+use crate::config::values::{RootPath, Sha256};
 use crate::engine::fault::{Class, Explain, quote};
 
 /// Why nothing can be trusted in the name of a CA file.
@@ -135,6 +136,16 @@ impl Authority {
         let subjects: Vec<String> = self.usable.iter().map(|ca| name_text(ca.subject_name())).collect();
         subjects.join(" or ")
     }
+}
+
+/// The hash of a certificate's key, in the form of kubeadm's `--discovery-token-ca-cert-hash`.
+pub(super) fn key_hash(certificate: &X509Ref) -> Result<String, ErrorStack> {
+    hash_of(&*certificate.public_key()?)
+}
+
+/// The same of the key itself: SHA-256 of its subjectPublicKeyInfo in DER.
+pub(super) fn hash_of(key: &PKeyRef<Public>) -> Result<String, ErrorStack> {
+    Ok(format!("sha256:{}", Sha256::of(&key.public_key_to_der()?)))
 }
 
 fn flaw_of(certificate: &X509Ref, now: SystemTime) -> Option<AuthorityFlaw> {

@@ -19,8 +19,11 @@ use super::key::Key;
 use super::request::{Usage, Wanted};
 use crate::engine::fault::{Class, Explain};
 
-/// How long a certificate lives: kubeadm's `certificateValidityPeriod`, a year (kubeadm config v1beta4).
-const LIFETIME: i64 = 365 * 86_400;
+/// How many days a certificate lives: kubeadm's `certificateValidityPeriod`, a year (kubeadm config v1beta4).
+pub const LIFETIME: u32 = 365;
+
+/// Seconds in a day.
+const DAY: i64 = 86_400;
 
 /// How far the clocks of those who check it may be behind ours, in seconds.
 const SKEW: i64 = 300;
@@ -69,11 +72,11 @@ impl Issuer {
         }
     }
 
-    /// A certificate in PEM for the key of `request` (PKCS#10, PEM) that says what is `wanted`, from now on for a year,
-    /// or as long as the CA itself lives.
+    /// A certificate in PEM for the key of `request` (PKCS#10, PEM) that says what is `wanted`, from now on for so many
+    /// days, or as long as the CA itself lives.
     ///
     /// Name and alternative names are those of `wanted`, whatever the request says.
-    pub fn sign(&self, request: &[u8], wanted: &Wanted, now: SystemTime) -> Result<Vec<u8>, IssueError> {
+    pub fn sign(&self, request: &[u8], wanted: &Wanted, now: SystemTime, days: u32) -> Result<Vec<u8>, IssueError> {
         let request = X509Req::from_pem(request)?;
         let public = request.public_key()?;
         if !request.verify(&public)? {
@@ -83,7 +86,7 @@ impl Issuer {
         let mut builder = builder(&subject)?;
         builder.set_issuer_name(self.certificate.subject_name())?;
         builder.set_pubkey(&public)?;
-        self.set_validity(&mut builder, unix(now))?;
+        self.set_validity(&mut builder, unix(now), days)?;
         self.add_extensions(&mut builder, wanted, &public)?;
         self.key.sign_certificate(&mut builder)?;
         Ok(builder.build().to_pem()?)
@@ -91,8 +94,8 @@ impl Issuer {
 
     /// Not before the CA's own start and not beyond its end: Go refuses nothing of the kind, but whoever reads a
     /// certificate takes its end for the day until which it works.
-    fn set_validity(&self, builder: &mut X509Builder, now: i64) -> Result<(), ErrorStack> {
-        let (from, until) = (Asn1Time::from_unix(now - SKEW)?, Asn1Time::from_unix(now + LIFETIME)?);
+    fn set_validity(&self, builder: &mut X509Builder, now: i64, days: u32) -> Result<(), ErrorStack> {
+        let (from, until) = (Asn1Time::from_unix(now - SKEW)?, Asn1Time::from_unix(now + i64::from(days) * DAY)?);
         let (first, last) = (self.certificate.not_before(), self.certificate.not_after());
         builder.set_not_before(if first > from { first } else { &from })?;
         builder.set_not_after(if last < until { last } else { &until })
@@ -151,7 +154,7 @@ pub fn self_signed(common_name: &str, key: &Key, now: SystemTime, days: u32) -> 
     builder.set_pubkey(&public)?;
     let now = unix(now);
     builder.set_not_before(Asn1Time::from_unix(now - SKEW)?.as_ref())?;
-    builder.set_not_after(Asn1Time::from_unix(now + i64::from(days) * 86_400)?.as_ref())?;
+    builder.set_not_after(Asn1Time::from_unix(now + i64::from(days) * DAY)?.as_ref())?;
     let context = builder.x509v3_context(None, None);
     let extensions = [
         BasicConstraints::new().critical().ca().pathlen(0).build()?,
@@ -200,7 +203,7 @@ mod tests {
             for wanted in [client(), server()] {
                 let key = new_key();
                 let request = request(&wanted, &key).expect("a request");
-                let certificate = issuer.sign(request.as_bytes(), &wanted, now()).expect("signed");
+                let certificate = issuer.sign(request.as_bytes(), &wanted, now(), LIFETIME).expect("signed");
                 let pair = [certificate, key.to_pem().expect("PEM").to_vec()].concat();
                 assert_eq!(check(Some(&pair), &wanted, &authority, now()), [], "{kind:?} {wanted:?}");
             }
@@ -212,7 +215,7 @@ mod tests {
         let ca = Ca::new(CaKind::Ec, true, -DAY, 30 * DAY);
         let issuer = Issuer::new(&ca.authority(), Key::from_pem(&ca.key_pem()).expect("a key")).expect("its own key");
         let request = request(&client(), &new_key()).expect("a request");
-        let certificate = issuer.sign(request.as_bytes(), &client(), now()).expect("signed");
+        let certificate = issuer.sign(request.as_bytes(), &client(), now(), LIFETIME).expect("signed");
         let certificate = X509::from_pem(&certificate).expect("a certificate");
         assert_eq!(certificate.not_after(), ca.certificate.not_after());
     }
@@ -230,7 +233,7 @@ mod tests {
         let mut forged = der.clone();
         *forged.last_mut().expect("bytes") ^= 1;
         let forged = X509Req::from_der(&forged).and_then(|request| request.to_pem()).expect("PEM");
-        let error = issuer.sign(&forged, &server(), now()).expect_err("forged");
+        let error = issuer.sign(&forged, &server(), now(), LIFETIME).expect_err("forged");
         assert!(matches!(error, IssueError::BadRequest), "{error:?}");
     }
 }

@@ -67,10 +67,14 @@ impl Key {
 
     /// What it is, in the words of `pki.key` where it is one of those.
     pub fn describe(&self) -> String {
-        let curve = curve(&self.secret).ok().flatten();
-        match (self.secret.id(), curve) {
+        Self::describe_public(&self.secret)
+    }
+
+    /// The same of a public half.
+    pub fn describe_public<T: HasPublic>(key: &PKeyRef<T>) -> String {
+        match (key.id(), curve(key).ok().flatten()) {
             (Id::EC, Some(Nid::X9_62_PRIME256V1)) => KeyKind::EcdsaP256.to_string(),
-            (Id::RSA, _) => format!("rsa-{}", self.secret.bits()),
+            (Id::RSA, _) => format!("rsa-{}", key.bits()),
             (kind, curve) => kind_name(kind, curve),
         }
     }
@@ -161,7 +165,7 @@ impl SigningKey for Key {
     }
 }
 
-fn curve(key: &PKeyRef<Private>) -> Result<Option<Nid>, ErrorStack> {
+fn curve<T: HasPublic>(key: &PKeyRef<T>) -> Result<Option<Nid>, ErrorStack> {
     match key.id() {
         Id::EC => Ok(key.ec_key()?.group().curve_name()),
         _ => Ok(None),

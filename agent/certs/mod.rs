@@ -9,9 +9,12 @@
 //! anew when it no longer fits the key, the CA, the name, the address or the usage, or when less than a third of its
 //! life is left; a signer's answer must pass the same judgement before it replaces anything.
 
+pub mod asked;
 pub mod authority;
 mod ca_key;
+mod carried;
 pub mod check;
+mod discovery;
 pub mod issue;
 pub mod key;
 pub mod kubeconfig;
@@ -23,11 +26,13 @@ pub mod signer;
 mod testing;
 
 use self::ca_key::{CaKey, NoCopies};
+use self::carried::Carried;
 pub use self::check::addresses_of;
+use self::discovery::ClusterCa;
 use self::kubeconfig::Kubeconfig;
 use self::pair::Pair;
 use self::request::{Usage, Wanted};
-use self::signer::{Profile, chosen};
+use self::signer::{Offline, Profile, chosen};
 use crate::config::settings::{Role, Settings, Signer};
 use crate::config::values::{RootPath, UnitName};
 use crate::engine::change::Debt;
@@ -70,7 +75,25 @@ pub fn plan(settings: &Settings, _facts: &Facts, identity: &Identity) -> Vec<Pla
             kubeconfig(settings, PROXY_CONF, PROXY_CLIENT, KUBE_PROXY),
         ],
     };
-    needs.into_iter().map(|need| pair(settings, need)).chain(kubeconfigs).chain(ca_key).collect()
+    let pairs = needs.into_iter().map(|need| pair(settings, identity, need));
+    cluster_ca(settings).into_iter().chain(pairs).chain(kubeconfigs).chain(ca_key).collect()
+}
+
+/// The keys and requests in `dir` for those of this node's pairs that are missing or due, for a person to carry.
+pub fn requests(settings: &Settings, identity: &Identity, dir: &RootPath) -> Vec<Planned> {
+    let carried = |need: Need| Planned {
+        id: Id::new(Step::Certs, format!("{}.csr", need.name)),
+        why: settings.origins.of("role"),
+        owes: Vec::new(),
+        what: Box::new(Carried {
+            purpose: need.purpose,
+            files: Offline::new(dir, need.name),
+            pair: pair_path(settings, need.name),
+            ca: settings.certs.ca.clone(),
+            wanted: need.wanted,
+        }),
+    };
+    needs(settings, identity).into_iter().map(carried).collect()
 }
 
 /// The file of a pair, certificate and key: `/etc/kubernetes/pki/kubelet-client.pem`.
@@ -101,18 +124,24 @@ pub fn needs(settings: &Settings, identity: &Identity) -> Vec<Need> {
     }
 }
 
-fn worker(settings: &Settings, identity: &Identity) -> Vec<Need> {
-    let kubelet = UnitName::literal(KUBELET);
-    // The Node authorizer's rule (kubernetes.io/docs/reference/access-authn-authz/node). Without alternative names:
-    // nobody connects to a client, and Kubernetes' own signer refuses a kubelet's client certificate that has any.
-    let kubelet_client = Wanted {
+/// What makes a machine a node: the Node authorizer's rule (kubernetes.io/docs/reference/access-authn-authz/node).
+///
+/// Without alternative names: nobody connects to a client, and Kubernetes' own signer refuses a kubelet's client
+/// certificate that has any.
+fn node_client(settings: &Settings, identity: &Identity) -> Wanted {
+    Wanted {
         common_name: format!("system:node:{}", identity.name),
         organization: Some("system:nodes".to_owned()),
         dns: Vec::new(),
         ips: Vec::new(),
         usages: vec![Usage::Client],
         key: settings.certs.key,
-    };
+    }
+}
+
+fn worker(settings: &Settings, identity: &Identity) -> Vec<Need> {
+    let kubelet = UnitName::literal(KUBELET);
+    let kubelet_client = node_client(settings, identity);
     let kubelet_server = Wanted {
         dns: vec![identity.name.to_string()],
         ips: vec![identity.address],
@@ -127,7 +156,7 @@ fn worker(settings: &Settings, identity: &Identity) -> Vec<Need> {
             name: KUBELET_CLIENT,
             purpose: "kubelet's client certificate",
             wanted: kubelet_client,
-            profile: Profile::Configured,
+            profile: Profile::Node,
             reader: kubelet.clone(),
             reloads: CLIENTS_RELOAD,
         },
@@ -135,7 +164,7 @@ fn worker(settings: &Settings, identity: &Identity) -> Vec<Need> {
             name: KUBELET_SERVER,
             purpose: "kubelet's serving certificate",
             wanted: kubelet_server,
-            profile: Profile::Server,
+            profile: Profile::Serving,
             reader: kubelet,
             reloads: KUBELET_SERVER_RELOADS,
         },
@@ -143,14 +172,30 @@ fn worker(settings: &Settings, identity: &Identity) -> Vec<Need> {
             name: PROXY_CLIENT,
             purpose: "kube-proxy's client certificate",
             wanted: proxy_client,
-            profile: Profile::Configured,
+            profile: Profile::Client,
             reader: UnitName::literal(KUBE_PROXY),
             reloads: CLIENTS_RELOAD,
         },
     ]
 }
 
-fn pair(settings: &Settings, need: Need) -> Planned {
+/// The CA's certificate, where only its key's hash was given.
+fn cluster_ca(settings: &Settings) -> Option<Planned> {
+    let Signer::Kubernetes { token_file, ca_hash: Some(hash), .. } = &settings.certs.signer else { return None };
+    Some(Planned {
+        id: Id::new(Step::Certs, "ca"),
+        why: settings.origins.of("pki.signer.kubernetes.caHash"),
+        owes: Vec::new(),
+        what: Box::new(ClusterCa {
+            path: settings.certs.ca.clone(),
+            url: settings.cluster.api_server.clone(),
+            token_file: token_file.clone(),
+            hash: hash.clone(),
+        }),
+    })
+}
+
+fn pair(settings: &Settings, identity: &Identity, need: Need) -> Planned {
     Planned {
         id: Id::new(Step::Certs, need.name),
         why: settings.origins.of("pki.signer"),
@@ -160,7 +205,7 @@ fn pair(settings: &Settings, need: Need) -> Planned {
             path: pair_path(settings, need.name),
             ca: settings.certs.ca.clone(),
             wanted: need.wanted,
-            signer: chosen(&settings.certs.signer, need.profile),
+            signer: chosen(settings, identity, need.name, need.profile),
         }),
     }
 }
@@ -280,6 +325,32 @@ mod tests {
         certs/kubelet.conf [default] /etc/kubernetes/kubelet.conf (https://10.10.30.11:6443, as the client of kubelet-client.pem) | restart kubelet.service
         certs/kube-proxy.conf [default] /etc/kubernetes/kube-proxy.conf (https://10.10.30.11:6443, as the client of kube-proxy-client.pem) | restart kube-proxy.service
         "#);
+    }
+
+    #[test]
+    fn with_the_clusters_signer_the_node_comes_first_and_the_rest_waits_for_it() {
+        let mut settings = settings();
+        let token_file: RootPath = parse("/etc/nodeagent/bootstrap-token");
+        settings.certs.signer = Signer::Kubernetes {
+            token_file: token_file.clone(),
+            ca_hash: None,
+            deadline: std::time::Duration::from_mins(5),
+        };
+        let plan = plan(&settings, &Facts::sample(), &identity());
+        let client = Thing::File(pair_path(&settings, KUBELET_CLIENT));
+        for (name, signer, reads_token) in [
+            (KUBELET_CLIENT, "kubernetes.io/kube-apiserver-client-kubelet", true),
+            (KUBELET_SERVER, "kubernetes.io/kubelet-serving", false),
+            (PROXY_CLIENT, "kubernetes.io/kube-apiserver-client", false),
+        ] {
+            let planned = plan.iter().find(|planned| planned.id == Id::new(Step::Certs, name)).expect(name);
+            let signed = format!("signed by {signer} at https://10.10.30.11:6443)");
+            assert!(planned.what.summary().contains(&signed), "{}", planned.what.summary());
+            let reads = planned.what.reads();
+            assert_eq!(reads.contains(&Thing::File(token_file.clone())), reads_token, "{name}");
+            assert!(reads.contains(&client), "{name}");
+            assert_eq!(planned.what.scratch(), [parse(&format!("/opt/nodeagent/partial/{name}.key"))], "{name}");
+        }
     }
 
     #[test]

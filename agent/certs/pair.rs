@@ -11,11 +11,11 @@ use zeroize::Zeroizing;
 
 use super::authority::Authority;
 use super::check::{Flaw, check};
-use super::key::Key;
+use super::key::{Key, KeyError};
 use super::request::{Wanted, request};
-use super::signer::{Order, Signer};
+use super::signer::{KeyFrom, Order, Signer};
 use crate::config::values::RootPath;
-use crate::engine::change::{Body, Change, Meta};
+use crate::engine::change::{Body, Change, Meta, SCRATCH};
 use crate::engine::fault::{Class, Explain, Fault};
 use crate::engine::resource::{CannotTell, Delta, Diff, Obtained, Resource, Seen, Thing};
 use crate::host::peers::Peers;
@@ -53,6 +53,20 @@ pub enum PairError {
         /// What to do.
         advice: String,
     },
+    /// Nobody has made a request yet.
+    #[error("use the key {path}: there is none, and so no request for its certificate")]
+    Unrequested {
+        /// Where it should be.
+        path: RootPath,
+    },
+    /// The key of the request cannot be used.
+    #[error("use the key {path}")]
+    Key {
+        /// The file.
+        path: RootPath,
+        /// What is wrong with it.
+        source: KeyError,
+    },
     /// OpenSSL could not.
     #[error("encode the certificate for {path}")]
     Encode {
@@ -67,13 +81,17 @@ impl Explain for PairError {
     fn class(&self) -> Class {
         match self {
             Self::Answer { .. } => Class::Verification,
-            Self::CannotTell(_) | Self::Encode { .. } => Class::Failed,
+            Self::CannotTell(_) | Self::Unrequested { .. } | Self::Key { .. } | Self::Encode { .. } => Class::Failed,
         }
     }
 
     fn advice(&self) -> Option<String> {
         match self {
             Self::Answer { advice, .. } => Some(advice.clone()),
+            Self::Unrequested { .. } => Some("make both: nodeagent certs csr".to_owned()),
+            Self::Key { .. } => {
+                Some("remove it, make another: nodeagent certs csr, and have that one signed".to_owned())
+            }
             Self::CannotTell(_) | Self::Encode { .. } => None,
         }
     }
@@ -117,18 +135,48 @@ impl Resource for Pair {
         Box::pin(async move {
             let now = seen.now().map_err(PairError::from)?;
             let ca = Authority::read(&self.ca, seen.bytes(&self.ca).map_err(PairError::from)?, now)?;
-            let key = Key::generate(self.wanted.key)?;
+            let key = match self.signer.key() {
+                KeyFrom::New => Key::generate(self.wanted.key)?,
+                KeyFrom::Scratch => self.pending_key(seen, peers)?,
+                KeyFrom::File(path) => brought_key(path, seen)?,
+            };
             let request = request(&self.wanted, &key)?;
             let order = Order { request: &request, wanted: &self.wanted, ca: &ca };
             let answer = self.signer.sign(order, seen, peers).await?;
             let pair = self.complete(&answer, &key, &ca, now)?;
             known.push(Change::Put { path: self.path.clone(), body: Body::Credential(pair), meta: Meta::SECRET });
+            known.extend(self.signer.leaves().into_iter().map(|path| Change::Destroy { path }));
             Ok::<_, Fault>(known)
         })
+    }
+
+    fn scratch(&self) -> Vec<RootPath> {
+        if self.signer.key() == KeyFrom::Scratch { vec![self.pending()] } else { Vec::new() }
     }
 }
 
 impl Pair {
+    /// Where the key is for which a certificate has been asked, and has not come yet.
+    fn pending(&self) -> RootPath {
+        RootPath::literal(SCRATCH).join(&format!("{}.key", self.path.name().trim_end_matches(".pem")))
+    }
+
+    /// The key of an earlier run's request, or a new one, which the next run will find.
+    fn pending_key(&self, seen: &Seen, peers: &Peers) -> Result<Key, Fault> {
+        let path = self.pending();
+        let in_use = seen.bytes(&self.path).map_err(PairError::from)?;
+        let kept = peers.root.read(&path)?.map(Zeroizing::new).and_then(|pem| Key::from_pem(&pem).ok());
+        // A run that was killed after its last write leaves the key that is in use: a renewal is for a new one.
+        let fits = |key: &Key| key.describe() == self.wanted.key.to_string() && !is_key_of(key, in_use);
+        if let Some(key) = kept.filter(fits) {
+            return Ok(key);
+        }
+        let key = Key::generate(self.wanted.key)?;
+        peers.root.make_own_dirs(&path.parent(), Meta::root(0o700))?;
+        peers.root.put(&path, &key.to_pem()?, Meta::SECRET)?;
+        Ok(key)
+    }
+
     /// The file's content from a signer's answer, if the next run's diff would find nothing wrong with it.
     fn complete(&self, answer: &[u8], key: &Key, ca: &Authority, now: SystemTime) -> Result<Zeroizing<Vec<u8>>, Fault> {
         // Only the certificate itself is taken from the answer, whatever else it holds.
@@ -160,8 +208,22 @@ impl Pair {
     }
 }
 
+/// The key that was made with the request that a person carried away.
+fn brought_key(path: RootPath, seen: &Seen) -> Result<Key, PairError> {
+    match seen.bytes(&path)? {
+        None => Err(PairError::Unrequested { path }),
+        Some(pem) => Key::from_pem(pem).map_err(|source| PairError::Key { path, source }),
+    }
+}
+
+/// Whether this is the key of the certificate in a pair's file.
+pub(super) fn is_key_of(key: &Key, pair: Option<&[u8]>) -> bool {
+    let public = pair.and_then(|pem| X509::from_pem(pem).ok()).and_then(|certificate| certificate.public_key().ok());
+    public.is_some_and(|public| key.fits(&public))
+}
+
 /// A key that others could read is no secret any more: it is replaced, not only its mode.
-fn exposed(entry: &Entry) -> Option<Delta> {
+pub(super) fn exposed(entry: &Entry) -> Option<Delta> {
     const OTHERS: u32 = 0o077;
     let Entry::File { meta, .. } = entry else { return None };
     let text = |meta: &Meta| format!("{:04o} {}:{}", meta.mode, meta.uid, meta.gid);
@@ -174,6 +236,10 @@ mod tests {
     use super::*;
     use crate::certs::signer::Signing;
     use crate::certs::testing::{Ca, CaKind, DAY, Issue, new_key, now, seen_files, server};
+    use crate::config::settings::{DownloadSettings, KeyKind};
+    use crate::host::http::Http;
+    use crate::host::root::Root;
+    use crate::journal::Teller;
 
     /// A signer that is never asked.
     struct Nobody;
@@ -229,6 +295,38 @@ mod tests {
             assert_eq!(shown(&seen(&ca.pem(), Some((&file, Meta::root(0o400))))), [""; 0], "{kind:?}: stricter");
             assert_eq!(shown(&seen(&ca.pem(), None)), ["pair"], "{kind:?}: absent");
         }
+    }
+
+    #[test]
+    fn the_key_of_an_open_request_is_kept_until_it_is_used() {
+        let (pair, ca) = (pair(), Ca::valid(CaKind::Ec));
+        let tree = tempfile::tempdir().expect("a directory");
+        let root = Root::open(tree.path()).expect("a root");
+        let http = Http::new(Teller::silent(), root.clone(), DownloadSettings::default());
+        let peers = Peers { http, root: root.clone(), tell: Teller::silent() };
+        let file = pair.pending();
+        let pending = |pair: &Pair, seen: &Seen| {
+            let key = pair.pending_key(seen, &peers).expect("a key");
+            let Entry::File { meta, bytes: Some(bytes), .. } = root.entry(&file, true).expect("looked at") else {
+                panic!("no key was kept")
+            };
+            assert_eq!(meta.mode, 0o600);
+            assert_eq!(bytes, *key.to_pem().expect("PEM"), "another key was kept than is used");
+            bytes
+        };
+        let none = seen(&ca.pem(), None);
+        let first = pending(&pair, &none);
+        assert_eq!(pending(&pair, &none), first, "the next run goes on with it");
+
+        let key = Key::from_pem(&first).expect("a key");
+        let in_use = [ca.issue(&server(), &key, &Issue::default()), first.clone()].concat();
+        let second = pending(&pair, &seen(&ca.pem(), Some((&in_use, Meta::SECRET))));
+        assert_ne!(second, first, "a renewal is for a new key");
+
+        root.put(&file, b"garbage", Meta::SECRET).expect("written");
+        assert_ne!(pending(&pair, &none), second, "garbage is replaced");
+        let rsa = Pair { wanted: Wanted { key: KeyKind::Rsa2048, ..server() }, ..pair };
+        assert!(pending(&rsa, &none).len() > first.len() * 2, "another kind is asked for");
     }
 
     #[test]

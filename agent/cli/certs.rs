@@ -1,5 +1,6 @@
 //! `nodeagent certs`: the step alone, and a look at what is there.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
@@ -8,14 +9,19 @@ use super::bootstrap::{self, StepArgs};
 use super::node;
 use super::output::{self, Format};
 use super::{Exit, Global, renew};
+use crate::certs;
+use crate::certs::issue::LIFETIME;
 use crate::certs::show::{self, Shown};
 use crate::config::settings::KeyKind;
 use crate::config::values::RootPath;
 use crate::engine::apply::Unreadable;
+use crate::engine::commit::Hand;
 use crate::engine::fault::Fault;
 use crate::engine::id::Step;
+use crate::engine::plan::Plan;
 use crate::journal::Teller;
 use crate::provision::authority::{self, NewAuthority};
+use crate::provision::sign::{self, Signed};
 
 /// Arguments of `certs`.
 #[derive(Args)]
@@ -33,8 +39,40 @@ enum CertsCommand {
     Show,
     /// Renew what is due, as nodeagent-renew.service does every hour
     Renew,
+    /// Make keys and requests for a person to carry to the CA
+    Csr(CsrArgs),
+    /// Sign nodes' requests, on an operator's machine
+    Sign(SignArgs),
     /// Make a cluster's CA, on an operator's machine
     Ca(CaArgs),
+}
+
+/// Arguments of `certs csr`.
+#[derive(Args)]
+struct CsrArgs {
+    /// Where keys and requests are kept [default: pki.signer.offline.dir, or else offline in pki.dir]
+    #[arg(long, value_name = "DIR")]
+    dir: Option<RootPath>,
+}
+
+/// Arguments of `certs sign`.
+#[derive(Args)]
+struct SignArgs {
+    /// The requests, as `nodeagent certs csr` makes them on a node
+    #[arg(value_name = "FILE.csr", required = true)]
+    files: Vec<PathBuf>,
+    /// The CA's certificate
+    #[arg(long, value_name = "FILE")]
+    ca: PathBuf,
+    /// The CA's private key
+    #[arg(long, value_name = "FILE")]
+    key: PathBuf,
+    /// How many days the certificates are good for
+    #[arg(long, value_name = "N", default_value_t = LIFETIME, value_parser = clap::value_parser!(u32).range(1..=3650))]
+    days: u32,
+    /// The directory for the certificates [default: beside each request]
+    #[arg(long, value_name = "DIR")]
+    to: Option<PathBuf>,
 }
 
 /// Arguments of `certs ca`.
@@ -70,6 +108,15 @@ pub async fn run(args: CertsArgs, global: &Global, tell: &Teller) -> Result<Exit
         None => bootstrap::run_step(Step::Certs, args.step, global, tell).await,
         Some(CertsCommand::Show) => show(global).await,
         Some(CertsCommand::Renew) => renew::run(global, tell).await,
+        Some(CertsCommand::Csr(args)) => csr(args, global, tell).await,
+        Some(CertsCommand::Sign(args)) => {
+            let signed = sign::sign(&args.files, &args.ca, &args.key, args.days, args.to.as_deref())?;
+            match global.output {
+                Format::Json => output::json(&signed),
+                Format::Text => output::print(&signed.iter().map(line).collect::<Vec<_>>().concat()),
+            }
+            Ok(Exit::Done)
+        }
         Some(CertsCommand::Ca(args)) => {
             let made = authority::make(&args.dir, &args.wanted(), args.key, args.days)?;
             output::print(&(made.join("\n") + "\n"));
@@ -84,6 +131,30 @@ impl CaArgs {
         let front_proxy = self.front_proxy.then_some(NewAuthority::FRONT_PROXY);
         std::iter::once(NewAuthority::CLUSTER).chain(etcd).chain(front_proxy).collect()
     }
+}
+
+/// Makes what is to be carried away, and prints where it is. No signer is asked, and none has to be reachable.
+async fn csr(args: CsrArgs, global: &Global, tell: &Teller) -> Result<Exit, Fault> {
+    const COMMAND: &str = "certs csr";
+    let host = node::host(global)?;
+    let node = node::awaited(global, &host, tell).await?;
+    let dir = args.dir.unwrap_or_else(|| node.settings.certs.offline_dir());
+    let steps = vec![(Step::Certs, certs::requests(&node.settings, &node.identity, &dir))];
+    let plan = Plan { steps, no_restart: BTreeSet::new() };
+    let hand = Hand::take(&host, tell, COMMAND, Some(node.settings.digest.clone())).await?;
+    let exit = bootstrap::execute(COMMAND, &plan, &node, &host, hand, global, tell).await?;
+    if global.output == Format::Text && exit == Exit::Done {
+        let requests = host.root.list(&dir)?.into_iter().filter(|name| name.strip_suffix(".csr").is_some());
+        let lines = requests.map(|name| host.root.display(&dir.join(&name)) + "\n");
+        output::print(&lines.collect::<Vec<_>>().concat());
+    }
+    Ok(exit)
+}
+
+/// What was signed, for whom.
+fn line(signed: &Signed) -> String {
+    let names = if signed.names.is_empty() { String::new() } else { format!(" for {}", signed.names.join(", ")) };
+    format!("{}: {}{names} ({})\n", signed.certificate, signed.subject, signed.usages.join(", "))
 }
 
 async fn show(global: &Global) -> Result<Exit, Fault> {

@@ -340,8 +340,7 @@ mod tests {
             ("kind: Nodeconfig", "kind", "\"Nodeconfig\" is not known here; it must be: NodeConfig"),
             ("role: etcd", "role", "etcd is not supported by this version; it knows: worker"),
             ("role: boss", "role", "\"boss\" is not known here; it must be: worker"),
-            ("pki: {signer: {kubernetes: {}}}", "pki.signer.kubernetes", "kubernetes is not supported by this version"),
-            ("pki: {signer: {}}", "pki.signer", "wants exactly one of: local, cfssl"),
+            ("pki: {signer: {}}", "pki.signer", "wants exactly one of: kubernetes, local, cfssl, offline"),
             ("cluster: []", "cluster", "wants a map of keys, has a list"),
             ("cluster: 5", "cluster", "wants a map of keys, has the number 5"),
             (

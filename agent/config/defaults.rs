@@ -33,8 +33,15 @@ pub(super) const DOWNLOAD_DEADLINE: Span = Span::from_secs(20 * 60);
 /// Keys and certificates: kubeadm's `certificatesDir`.
 pub(super) const PKI_DIR: &str = "/etc/kubernetes/pki";
 
+/// Requests that a person carries away, below that directory.
+pub(super) const OFFLINE_DIR: &str = "offline";
+
 /// The cfssl profile for certificates that authenticate clients.
 pub(super) const CFSSL_PROFILE: &str = "client";
+
+/// How long an approval is waited for: an approver that is a program answers in seconds, and a person is not waited for
+/// with a node's whole bootstrap. The next run goes on with the same request.
+pub(super) const APPROVAL_DEADLINE: Span = Span::from_secs(5 * 60);
 
 /// The programs of a worker, and the unit that runs each, if one does. Each stands on a release mirror as
 /// `VERSION/bin/linux/ARCH/NAME`.

@@ -11,8 +11,8 @@ use serde::Deserialize;
 
 use super::settings::{KeyKind, Role};
 use super::values::{
-    ArtifactName, ArtifactVersion, Cidr, DnsDomain, HttpUrl, InterfaceName, Limit, NodeName, Parallel, ProxyUrl, Rate,
-    RootPath, Sha256, Span, SysctlKey, UnitName, Version,
+    ArtifactName, ArtifactVersion, Cidr, DnsDomain, HttpUrl, InterfaceName, KeyHash, Limit, NodeName, Parallel,
+    ProxyUrl, Rate, RootPath, Sha256, Span, SysctlKey, UnitName, Version,
 };
 
 /// What this node should be.
@@ -206,16 +206,29 @@ pub(super) struct Pki {
 /// Who signs the node's certificates: exactly one signer.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schemars(extend(
-    "minProperties" = 1,
-    "maxProperties" = 1,
-    "x-not-in-this-version" = ["kubernetes"]
-))]
+#[schemars(extend("minProperties" = 1, "maxProperties" = 1))]
 pub(super) struct Signer {
+    /// The cluster's own signers, asked by way of its API server: what a worker should use.
+    pub kubernetes: Option<KubernetesSigner>,
     /// The CA's own key, on this machine.
     pub local: Option<Local>,
     /// A cfssl server's authenticated API.
     pub cfssl: Option<Cfssl>,
+    /// A person, who carries requests to the CA and certificates back.
+    pub offline: Option<Offline>,
+}
+
+/// The cluster's own signers, asked by way of its API server.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct KubernetesSigner {
+    /// The file that holds the bootstrap token, such as abcdef.0123456789abcdef; root alone may read it.
+    pub token_file: RootPath,
+    /// The hash of the CA's key (sha256:…, as `kubeadm token create --print-join-command` shows it), if the CA's certificate
+    /// is not on the machine: it is then taken from the cluster's cluster-info and written to `pki.ca`.
+    pub ca_hash: Option<KeyHash>,
+    /// How long an approval is waited for; the next run goes on with the same request. Default: 5m.
+    pub deadline: Option<Span>,
 }
 
 /// The CA's own key, on this machine.
@@ -241,6 +254,14 @@ pub(super) struct Cfssl {
     /// Must be true on a worker, where such a key is worth as much as a cluster administrator's.
     #[serde(default)]
     pub accept_admin_equivalent_key: bool,
+}
+
+/// A person, who carries requests to the CA and certificates back (`nodeagent certs csr`, `nodeagent certs sign`).
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Offline {
+    /// The directory of keys and requests, and of the certificates that are brought.
+    pub dir: RootPath,
 }
 
 /// Kernel modules, sysctls and swap.

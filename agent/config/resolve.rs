@@ -8,7 +8,8 @@ use std::fmt::Display;
 use std::str::FromStr;
 
 use super::document::{
-    Artifact, Cfssl, Cluster, Document, Download, Image, Kernel, Kubernetes, Limits, Local, Lock, Manager, Node, Pki,
+    Artifact, Cfssl, Cluster, Document, Download, Image, Kernel, Kubernetes, KubernetesSigner, Limits, Local, Lock,
+    Manager, Node, Pki,
 };
 use super::errors::Problem;
 use super::places::Places;
@@ -393,9 +394,11 @@ impl Resolver<'_> {
     fn certs(&mut self, pki: Pki) -> Option<CertsSettings> {
         let dir = self.or_default("pki.dir", pki.dir, RootPath::literal(defaults::PKI_DIR));
         let key = self.or_default("pki.key", pki.key, KeyKind::default());
-        let signer = match (pki.signer.local, pki.signer.cfssl) {
-            (Some(local), None) => self.local(local),
-            (None, Some(cfssl)) => self.cfssl(cfssl),
+        let signer = match (pki.signer.kubernetes, pki.signer.local, pki.signer.cfssl, pki.signer.offline) {
+            (Some(kubernetes), None, None, None) => self.kubernetes_signer(kubernetes),
+            (None, Some(local), None, None) => self.local(local),
+            (None, None, Some(cfssl), None) => self.cfssl(cfssl),
+            (None, None, None, Some(offline)) => Signer::Offline { dir: offline.dir },
             _ => {
                 // The check has already asked for exactly one signer.
                 self.refuse("pki.signer", "wants exactly one signer");
@@ -403,6 +406,11 @@ impl Resolver<'_> {
             }
         };
         Some(CertsSettings { dir, ca: pki.ca, key, signer })
+    }
+
+    fn kubernetes_signer(&mut self, given: KubernetesSigner) -> Signer {
+        let deadline = self.or_default("pki.signer.kubernetes.deadline", given.deadline, defaults::APPROVAL_DEADLINE);
+        Signer::Kubernetes { token_file: given.token_file, ca_hash: given.ca_hash, deadline: deadline.duration() }
     }
 
     fn local(&mut self, local: Local) -> Signer {

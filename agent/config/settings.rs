@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::defaults;
 use super::values::{
-    ArtifactName, Cidr, HttpUrl, InterfaceName, Limit, ModuleName, NodeName, ProxyUrl, Rate, RootPath, Sha256,
+    ArtifactName, Cidr, HttpUrl, InterfaceName, KeyHash, Limit, ModuleName, NodeName, ProxyUrl, Rate, RootPath, Sha256,
     SysctlKey, UnitName, Version,
 };
 
@@ -319,6 +319,16 @@ pub struct CertsSettings {
     pub signer: Signer,
 }
 
+impl CertsSettings {
+    /// The directory in which requests wait for a person, if nothing else is said.
+    pub fn offline_dir(&self) -> RootPath {
+        match &self.signer {
+            Signer::Offline { dir } => dir.clone(),
+            _ => self.dir.join(defaults::OFFLINE_DIR),
+        }
+    }
+}
+
 /// What kind of key a certificate is for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
 pub enum KeyKind {
@@ -347,6 +357,15 @@ impl fmt::Display for KeyKind {
 /// Who signs this node's certificates.
 #[derive(Debug, Clone)]
 pub enum Signer {
+    /// The cluster's own signers, at its API server.
+    Kubernetes {
+        /// The file that holds the bootstrap token.
+        token_file: RootPath,
+        /// The hash of the CA's key, if its certificate is to be taken from the cluster.
+        ca_hash: Option<KeyHash>,
+        /// How long an approval is waited for.
+        deadline: Duration,
+    },
     /// The CA's own key, on this machine.
     Local {
         /// The file that holds it.
@@ -362,6 +381,11 @@ pub enum Signer {
         auth_key_file: RootPath,
         /// The signing profile.
         profile: String,
+    },
+    /// A person.
+    Offline {
+        /// The directory of keys, requests and brought certificates.
+        dir: RootPath,
     },
 }
 

@@ -17,6 +17,30 @@ fn settings_with(drop_in: &str) -> Settings {
     load_with(drop_in).unwrap_or_else(|errors| panic!("{drop_in:?}:\n{errors}"))
 }
 
+/// What DESIGN.md and the documents say that a worker needs.
+#[test]
+fn a_worker_needs_no_more_than_this() {
+    let text = "\
+apiVersion: nodeagent.io/v1alpha1
+kind: NodeConfig
+role: worker
+cluster:
+  apiServer: https://10.10.30.11:6443
+kubernetes:
+  version: v1.34.2
+pki:
+  ca: /etc/kubernetes/pki/ca.pem
+  signer: { kubernetes: { tokenFile: /etc/nodeagent/bootstrap-token } }
+";
+    let settings = load(vec![source("node.yaml", text)]).unwrap_or_else(|errors| panic!("{errors}"));
+    let Signer::Kubernetes { token_file, deadline, ca_hash: None } = &settings.certs.signer else {
+        panic!("{:?}", settings.certs.signer)
+    };
+    assert_eq!((token_file.as_str(), deadline.as_secs()), ("/etc/nodeagent/bootstrap-token", 300));
+    let default = settings.defaults.iter().find(|default| default.key == "pki.signer.kubernetes.deadline");
+    assert_eq!(default.map(|default| default.value.as_str()), Some("5m"));
+}
+
 #[test]
 fn the_sample_and_its_defaults() {
     let settings = Settings::sample();

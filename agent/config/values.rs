@@ -113,6 +113,10 @@ checked_string! {
     Sha256, "sha256", sha256
 }
 checked_string! {
+    /// The SHA-256 of a public key, as kubeadm writes it: `sha256:` and 64 hexadecimal digits.
+    KeyHash, "key-hash", key_hash
+}
+checked_string! {
     /// A SHA-512 in 128 lower-case hexadecimal digits.
     Sha512, "sha512", sha512
 }
@@ -372,6 +376,17 @@ fn sha256(text: &str) -> Result<String, BadValue> {
     hex_digits(text, "a SHA-256", 64)
 }
 
+fn key_hash(text: &str) -> Result<String, BadValue> {
+    const WANTED: &str = "a public key's hash such as sha256: and 64 hexadecimal digits";
+    let Some(digits) = text.strip_prefix("sha256:") else {
+        return Err(refuse(text, WANTED, "it does not start with sha256:"));
+    };
+    match sha256(digits) {
+        Ok(digits) => Ok(format!("sha256:{digits}")),
+        Err(error) => Err(refuse(text, WANTED, error.why())),
+    }
+}
+
 fn sha512(text: &str) -> Result<String, BadValue> {
     hex_digits(text, "a SHA-512", 128)
 }
@@ -384,6 +399,15 @@ fn hex_digits(text: &str, wanted: &'static str, count: usize) -> Result<String, 
         return Err(refuse(text, wanted, "it holds something other than hexadecimal digits"));
     }
     Ok(text.to_ascii_lowercase())
+}
+
+impl Version {
+    /// Whether it is this minor release, or a later one.
+    pub fn is_at_least(&self, major: u32, minor: u32) -> bool {
+        // Checked when it was made: three numbers of less than ten digits.
+        let mut numbers = self.0[1..].split('.').map(|number| number.parse().unwrap_or(0));
+        (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (major, minor)
+    }
 }
 
 fn version(text: &str) -> Result<String, BadValue> {
@@ -591,6 +615,7 @@ pub fn check_format(format: &str, text: &str) -> Result<(), BadValue> {
         "module" => check::<ModuleName>(text),
         "sha256" => check::<Sha256>(text),
         "sha512" => check::<Sha512>(text),
+        "key-hash" => check::<KeyHash>(text),
         "version" => check::<Version>(text),
         "artifact" => check::<ArtifactName>(text),
         "http-url" => check::<HttpUrl>(text),
@@ -699,6 +724,11 @@ mod tests {
             ("sysctl", &["net.ipv4.ip_forward"], &["x", "a..b", "../etc"]),
             ("module", &["br_netfilter", "ip-vs"], &["", "a/b", "a.ko"]),
             ("sha256", &[&"aB".repeat(32)], &["", "ab", &"zz".repeat(32)]),
+            (
+                "key-hash",
+                &[&format!("sha256:{}", "aB".repeat(32))],
+                &["", "sha256:", &"ab".repeat(32), &format!("sha512:{}", "ab".repeat(32))],
+            ),
             ("sha512", &[&"aB".repeat(64)], &["", &"aB".repeat(32), &"zz".repeat(64)]),
             ("version", &["v1.34.2", "v1.35.0-rc.1"], &["1.34.2", "v1.34", "v01.2.3", "v1.2.3-"]),
             ("artifact", &["kube-proxy"], &["", "../x", "A", ".x"]),
@@ -815,6 +845,7 @@ mod tests {
             reads_back::<InterfaceName>(&text)?;
             reads_back::<ModuleName>(&text)?;
             reads_back::<Sha256>(&text)?;
+            reads_back::<KeyHash>(&text)?;
             reads_back::<Version>(&text)?;
             reads_back::<ArtifactName>(&text)?;
             reads_back::<ArtifactVersion>(&text)?;

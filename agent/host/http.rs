@@ -1,12 +1,15 @@
 //! The one HTTP client: built lazily, with deadlines, and with errors that name the URL.
 
+pub mod cluster;
+
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use reqwest::header::{ACCEPT_ENCODING, HeaderMap, IF_RANGE, RANGE, RETRY_AFTER};
 use reqwest::redirect::{self, Attempt};
 use reqwest::{Certificate, Client, ClientBuilder, NoProxy, StatusCode};
 
+use self::cluster::REQUEST_DEADLINE;
 use super::fetch::{self, answer};
 use super::probe::{TlsFault, tls_verdict};
 use super::resolve::Resolver;
@@ -20,20 +23,8 @@ use crate::journal::{self, Event, Teller};
 /// How long a server may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(10);
 
-/// How long the cluster's own servers may take to answer.
-const ANSWER: Duration = Duration::from_secs(30);
-
 /// How often a mirror may send on: as often as browsers and curl's `--max-redirs` in most scripts.
 const MOST_REDIRECTS: usize = 10;
-
-/// How long a request that asks for a few kilobytes may be tried again.
-const REQUEST_DEADLINE: Duration = Duration::from_mins(1);
-
-/// How far a signer's clock and this machine's may be apart: what Kubernetes' own signers backdate certificates by.
-const CLOCKS_APART: Duration = Duration::from_mins(5);
-
-/// The longest answer that is read into memory, in bytes.
-const MAX_ANSWER: usize = 4 << 20;
 
 /// The one HTTP client. Cheap to clone.
 #[derive(Clone)]
@@ -43,15 +34,6 @@ pub struct Http {
     pub(super) fetching: Arc<fetch::Shared>,
     root: Root,
     mirrors: Arc<OnceLock<Client>>,
-}
-
-/// Which roots vouch for an `https` server.
-#[derive(Debug, Clone, Copy)]
-pub enum Trust<'a> {
-    /// The machine's own certificate store.
-    System,
-    /// These CA certificates only, in PEM.
-    Only(&'a [u8]),
 }
 
 /// A request failed.
@@ -186,7 +168,7 @@ impl Explain for HttpError {
             Self::Untrusted { fault, .. } => Some(
                 match fault {
                     TlsFault::UntrustedAuthority => {
-                        "if it is the right server, name its CA (download.ca for mirrors, pki.ca for a signer)"
+                        "if it is the right server, name its CA (download.ca for mirrors, pki.ca for the cluster)"
                     }
                     TlsFault::WrongName => {
                         "ask for it by a name that its certificate has, or have it certified for this one"
@@ -264,18 +246,6 @@ impl Http {
         Self { tell, download: Arc::new(download), fetching, root, mirrors: Arc::default() }
     }
 
-    /// Posts JSON and returns the JSON of a 2xx answer. Other answers are errors that carry status and body.
-    /// Cluster traffic: no proxy. Transient failures are retried inside the deadline.
-    pub async fn post_json(
-        &self,
-        url: &str,
-        trust: Trust<'_>,
-        body: &serde_json::Value,
-    ) -> Result<serde_json::Value, HttpError> {
-        let deadline = tokio::time::Instant::now() + REQUEST_DEADLINE;
-        self.persist(url, deadline, async || self.post_once(url, trust, body).await).await
-    }
-
     /// Makes a request again while its failures are transient and the deadline is not there.
     async fn persist<T>(
         &self,
@@ -298,31 +268,6 @@ impl Http {
                 attempts,
                 last: last.map_or_else(|| format!("{url}: no answer"), |error| error.to_string()),
             },
-        })
-    }
-
-    async fn post_once(
-        &self,
-        url: &str,
-        trust: Trust<'_>,
-        body: &serde_json::Value,
-    ) -> Result<serde_json::Value, HttpError> {
-        let client = cluster_client(url, trust)?;
-        let no_answer = |source| HttpError::no_answer(url, source);
-        let response = client.post(url).json(body).timeout(ANSWER).send().await.map_err(no_answer)?;
-        let (status, headers) = (response.status(), response.headers().clone());
-        let date = headers.get(reqwest::header::DATE).and_then(|date| date.to_str().ok());
-        same_time(url, date, super::clock::now())?;
-        let answer = response.bytes().await.map_err(no_answer)?;
-        if answer.len() > MAX_ANSWER {
-            return Err(HttpError::BadAnswer { url: url.to_owned(), why: "the answer is too long".to_owned() });
-        }
-        if !status.is_success() {
-            return Err(status_error(url, status, &headers, &answer));
-        }
-        serde_json::from_slice(&answer).map_err(|error| HttpError::BadAnswer {
-            url: url.to_owned(),
-            why: format!("the answer is not JSON: {error}"),
         })
     }
 
@@ -428,29 +373,6 @@ fn follow(attempt: Attempt<'_>) -> redirect::Action {
     attempt.follow()
 }
 
-/// Refuses what a server says whose clock is far from this machine's: one of the two would take the certificates of the
-/// other for not yet valid, or for expired. A server need not say what time it has.
-fn same_time(url: &str, date: Option<&str>, now: SystemTime) -> Result<(), HttpError> {
-    let Some(theirs) = date.and_then(|date| httpdate::parse_http_date(date).ok()) else { return Ok(()) };
-    let off = theirs.duration_since(now).unwrap_or_else(|earlier| earlier.duration());
-    if off <= CLOCKS_APART {
-        return Ok(());
-    }
-    let text = super::clock::text;
-    Err(HttpError::ClockOff { url: url.to_owned(), theirs: text(theirs), ours: text(now) })
-}
-
-/// A client for the cluster's own servers: no proxy, and the given roots.
-fn cluster_client(url: &str, trust: Trust<'_>) -> Result<Client, HttpError> {
-    let bad_trust = |source| HttpError::BadTrust { url: url.to_owned(), source };
-    let builder = builder().no_proxy();
-    let builder = match trust {
-        Trust::System => builder,
-        Trust::Only(pem) => builder.tls_certs_only(Certificate::from_pem_bundle(pem).map_err(bad_trust)?),
-    };
-    builder.build().map_err(bad_trust)
-}
-
 /// What every client of this program has in common.
 pub(super) fn builder() -> ClientBuilder {
     Client::builder()
@@ -464,34 +386,4 @@ fn status_error(url: &str, status: StatusCode, headers: &HeaderMap, body: &[u8])
     let retry_after = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok());
     let retry_after = retry_after.and_then(|text| answer::retry_after(text, super::clock::now()));
     HttpError::Status { url: url.to_owned(), status: status.as_u16(), body, retry_after }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn clocks_may_be_five_minutes_apart_and_no_more() {
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
-        let table = [
-            (Some("Sun, 06 Nov 1994 08:49:37 GMT"), None),
-            (Some("Sun, 06 Nov 1994 08:54:37 GMT"), None),
-            (Some("Sun, 06 Nov 1994 08:54:38 GMT"), Some("1994-11-06T08:54:38Z there, and 1994-11-06T08:49:37Z here")),
-            (Some("Sun, 06 Nov 1994 08:44:36 GMT"), Some("1994-11-06T08:44:36Z there, and 1994-11-06T08:49:37Z here")),
-            (Some("Thu, 01 Jan 1970 00:00:00 GMT"), Some("1970-01-01T00:00:00Z there")),
-            (Some("tomorrow"), None),
-            (None, None),
-        ];
-        for (date, want) in table {
-            let got = same_time("https://signer", date, now);
-            match want {
-                None => assert!(got.is_ok(), "{date:?}: {got:?}"),
-                Some(part) => {
-                    let error = got.expect_err("too far apart");
-                    assert!(error.to_string().contains(part), "{date:?}: {error}");
-                    assert!(!error.is_transient() && error.advice().is_some(), "{date:?}");
-                }
-            }
-        }
-    }
 }

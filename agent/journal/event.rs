@@ -187,6 +187,11 @@ pub enum Event<'a> {
         /// How long it took.
         took: Duration,
     },
+    /// A certificate signing request waits for its approval, or for its signer.
+    ApprovalAwaited {
+        /// For which, and what somebody has to do.
+        why: &'a str,
+    },
     /// A unit's job goes on.
     JobWaits {
         /// The unit.
@@ -267,6 +272,7 @@ impl Event<'_> {
             Self::Retrying { .. } => "bdec490dae1c4201a097b8354c24d2a3",
             Self::TargetAwaited { .. } => "6ad6cdc83fdb46b5aa59398aeb8a969b",
             Self::TargetReady { .. } => "e094f5ed5ac54a03873acb8879b46c43",
+            Self::ApprovalAwaited { .. } => "42fc47a792c3420d9455925405e2b763",
             Self::JobWaits { .. } => "d16481672e9a44b29e0e435178868341",
             Self::DebtPaid { .. } => "34ac12a47dd84eeba2297a1ea0049daa",
             Self::NotProven { .. } => "08dbf08ef8d44a94963887949f3cc016",
@@ -351,6 +357,7 @@ impl Event<'_> {
             Self::Retrying { what, why } => format!("trying {what} again: {why}"),
             Self::TargetAwaited { target, why } => format!("waiting for {target}: {why}"),
             Self::TargetReady { target, took } => format!("{target} is ready ({})", seconds(*took)),
+            Self::ApprovalAwaited { why } => (*why).to_owned(),
             Self::JobWaits { unit, says } => format!("{unit}: still starting{says}"),
             Self::DebtPaid { debt } => format!("{debt}: done"),
             Self::NotProven { id, why } => format!("{id}: done, but {why}"),

@@ -10,7 +10,7 @@ mod components;
 use crate::config::catalogue::IMAGES_UNIT;
 use crate::config::settings::{Origin, Settings, Signer};
 use crate::config::values::{RootPath, UnitName};
-use crate::engine::change::{Change, Debt, Verb};
+use crate::engine::change::{Change, Debt, SCRATCH, Verb};
 use crate::engine::file::{ManagedFile, ManagedLink};
 use crate::engine::id::{Id, Step};
 use crate::engine::resource::{CannotTell, Delta, Diff, Planned, Resource, Seen, Thing};
@@ -96,10 +96,14 @@ fn renewal(settings: &Settings, why: &Origin, all: &mut Vec<Planned>) -> Planned
     service(&UnitName::literal(RENEWAL_TIMER.0), RENEWAL_TIMER.1, after, why, all)
 }
 
-/// The directories outside of [`RENEWED`] in which a renewal has something to write: pairs, or a CA's key to destroy.
+/// The directories outside of [`RENEWED`] in which a renewal has something to write: pairs, a CA's key to destroy, or keys
+/// whose requests are open.
 fn renewed_elsewhere(settings: &Settings) -> Vec<RootPath> {
     let key = match &settings.certs.signer {
         Signer::Local { key, remove_after_use: true } => Some(key.parent()),
+        // Not the directory itself, which comes and goes.
+        Signer::Kubernetes { .. } => Some(RootPath::literal(SCRATCH).parent()),
+        Signer::Offline { dir } => Some(dir.clone()),
         _ => None,
     };
     let inside = |dir: &RootPath| dir.as_str() == RENEWED || dir.as_str().starts_with(&format!("{RENEWED}/"));

@@ -6,8 +6,8 @@ use std::str::FromStr;
 
 use libfuzzer_sys::fuzz_target;
 use nodeagent::config::values::{
-    ArtifactName, ArtifactVersion, BadValue, Cidr, DnsDomain, HttpUrl, InterfaceName, Limit, ModuleName, NodeName,
-    Parallel, ProxyUrl, Rate, RootPath, Sha256, Sha512, Span, SysctlKey, UnitName, Version, check_format,
+    ArtifactName, ArtifactVersion, BadValue, Cidr, DnsDomain, HttpUrl, InterfaceName, KeyHash, Limit, ModuleName,
+    NodeName, Parallel, ProxyUrl, Rate, RootPath, Sha256, Sha512, Span, SysctlKey, UnitName, Version, check_format,
 };
 
 fuzz_target!(|text: &str| {
@@ -16,6 +16,7 @@ fuzz_target!(|text: &str| {
     round_trip::<InterfaceName>("interface", text);
     round_trip::<ModuleName>("module", text);
     round_trip::<Sha256>("sha256", text);
+    round_trip::<KeyHash>("key-hash", text);
     round_trip::<Sha512>("sha512", text);
     round_trip::<Version>("version", text);
     round_trip::<ArtifactName>("artifact", text);

@@ -12,14 +12,14 @@ use anyhow::{Context as _, Result, ensure};
 use crate::world::{Tree, World, agent, need, scratch};
 
 /// Each pair of a worker, what it is for in the words of `openssl verify`, and its subject.
-const PAIRS: [(&str, &str, &str); 3] = [
+pub const PAIRS: [(&str, &str, &str); 3] = [
     ("kubelet-client", "sslclient", "O = system:nodes, CN = system:node:worker-01"),
     ("kubelet-server", "sslserver", "O = system:nodes, CN = system:node:worker-01"),
     ("kube-proxy-client", "sslclient", "CN = system:kube-proxy"),
 ];
 
 /// What openssl shows of their extensions under an ECDSA key. RSA adds key encipherment.
-const EXTENSIONS: &str = "\
+pub const EXTENSIONS: &str = "\
 kubelet-client:
   X509v3 Basic Constraints: critical
   CA:FALSE
@@ -87,11 +87,15 @@ pub fn path(path: &Path) -> Result<&str> {
 pub fn sign_locally(tree: &Tree<'_>, key: &Path, more: &str) -> Result<()> {
     let there = tree.root().join("etc/kubernetes/pki/ca-key.pem");
     fs::copy(key, there)?;
+    choose(tree, &format!("local: {{ key: /etc/kubernetes/pki/ca-key.pem{more} }}"))
+}
+
+/// The tree's worker has its certificates from this signer.
+pub fn choose(tree: &Tree<'_>, signer: &str) -> Result<()> {
     let yaml = tree.root().join("etc/nodeagent/node.yaml");
     let text = fs::read_to_string(&yaml)?;
     let (before, _) = text.split_once("  signer:").context("the sample has a signer")?;
-    let signer = format!("  signer: {{ local: {{ key: /etc/kubernetes/pki/ca-key.pem{more} }} }}\n");
-    fs::write(&yaml, format!("{before}{signer}")).context("write node.yaml")
+    fs::write(&yaml, format!("{before}  signer: {{ {signer} }}\n")).context("write node.yaml")
 }
 
 #[test]
@@ -136,7 +140,7 @@ fn what_the_cas_key_signs_here_passes_openssls_strict_judgement() -> Result<()> 
 }
 
 /// The names and values of a certificate's extensions, but for those that differ each time.
-fn extensions(name: &str, text: &str) -> String {
+pub fn extensions(name: &str, text: &str) -> String {
     let lines = text.lines().skip_while(|line| !line.contains("X509v3 extensions")).skip(1);
     let lines = lines.take_while(|line| !line.contains("Signature Algorithm")).map(str::trim);
     let is_identifier = |line: &str| line.len() > 40 && line.chars().all(|c| c.is_ascii_hexdigit() || c == ':');

@@ -16,6 +16,7 @@ mod install;
 mod kill;
 mod lock;
 mod nginx;
+mod offline;
 mod privileges;
 mod site;
 mod snapshot;

@@ -6,6 +6,7 @@
 
 mod agent;
 mod bootstrap;
+mod csr;
 mod drill;
 mod harness;
 mod images;

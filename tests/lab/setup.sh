@@ -27,6 +27,12 @@ need nginx nginx-light
 need cfssl golang-cfssl
 need etcd etcd-server
 need strace strace
+# What tests/lab/kubernetes.sh builds with.
+need go golang-go
+need dpkg-source dpkg-dev
+need patch patch
+need jq jq
+need rsync rsync
 need qemu-system-x86_64 qemu-system-x86
 need mkfs.ext4 e2fsprogs
 need ip iproute2

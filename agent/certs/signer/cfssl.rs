@@ -6,17 +6,16 @@
 
 use openssl::base64::encode_block;
 use openssl::error::ErrorStack;
-use openssl::hash::MessageDigest;
-use openssl::pkey::PKey;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use super::{Order, Signer, Signing};
+use super::{Order, Signer, Signing, hmac_sha256};
 use crate::config::values::{HttpUrl, RootPath};
 use crate::engine::fault::{Class, Explain, quote};
 use crate::engine::resource::{CannotTell, Seen, Thing};
-use crate::host::http::{HttpError, Trust};
+use crate::host::http::HttpError;
+use crate::host::http::cluster::Login;
 use crate::host::peers::Peers;
 
 /// The profile of serving certificates: cfssl's documentation and every guide call it so.
@@ -177,8 +176,9 @@ impl Signer for Cfssl {
         Box::pin(async move {
             let key = self.auth_key(seen)?;
             let body = self.message(&order, &key)?;
-            let url = self.url.join(ENDPOINT);
-            let answer = match peers.http.post_json(url.as_str(), Trust::Only(order.ca.pem()), &body).await {
+            let server = peers.http.server(&self.url, order.ca.pem(), Login::Anonymous);
+            let server = server.map_err(|error| self.unanswered(error))?;
+            let answer = match server.post(ENDPOINT, &body).await {
                 Ok(answer) => answer,
                 // cfssl refuses with a status of 4xx and its reason in the body.
                 Err(error) => error.json().ok_or_else(|| self.unanswered(error))?,
@@ -256,11 +256,6 @@ impl Cfssl {
     fn unanswered(&self, error: HttpError) -> CfsslError {
         CfsslError::Unanswered { url: self.url.clone(), profile: self.profile.clone(), source: Box::new(error) }
     }
-}
-
-fn hmac_sha256(key: &[u8], message: &[u8]) -> Result<Vec<u8>, ErrorStack> {
-    let key = PKey::hmac(key)?;
-    openssl::sign::Signer::new(MessageDigest::sha256(), &key)?.sign_oneshot_to_vec(message)
 }
 
 /// The bytes that hexadecimal digits stand for.

@@ -2,7 +2,7 @@
 
 use super::{Order, Signer, Signing};
 use crate::certs::authority::Authority;
-use crate::certs::issue::{IssueError, Issuer};
+use crate::certs::issue::{IssueError, Issuer, LIFETIME};
 use crate::certs::key::{Key, KeyError};
 use crate::config::values::RootPath;
 use crate::engine::fault::{Class, Explain};
@@ -103,7 +103,7 @@ impl Signer for Local {
         Box::pin(async move {
             let issuer = self.issuer(order.ca, seen)?;
             let now = seen.now().map_err(LocalError::from)?;
-            let signed = issuer.sign(order.request.as_bytes(), order.wanted, now);
+            let signed = issuer.sign(order.request.as_bytes(), order.wanted, now, LIFETIME);
             Ok(signed.map_err(|source| LocalError::Issue { path: self.key.clone(), source })?)
         })
     }

@@ -82,6 +82,22 @@ impl Ca {
         write(directory, file, &builder.build(), &key)
     }
 
+    /// Writes `NAME.pem` and `NAME-key.pem` of a certificate with which a client is an administrator of the cluster.
+    pub fn issue_administrator(&self, directory: &Path, file: &str) -> Result<()> {
+        let key = new_key()?;
+        let mut builder = builder(file, &key)?;
+        let mut subject = X509Name::builder()?;
+        subject.append_entry_by_nid(Nid::ORGANIZATIONNAME, "system:masters")?;
+        subject.append_entry_by_nid(Nid::COMMONNAME, file)?;
+        builder.set_subject_name(&subject.build())?;
+        builder.set_issuer_name(self.certificate.subject_name())?;
+        builder.append_extension(BasicConstraints::new().critical().build()?)?;
+        builder.append_extension(KeyUsage::new().critical().digital_signature().build()?)?;
+        builder.append_extension(ExtendedKeyUsage::new().client_auth().build()?)?;
+        builder.sign(&self.key, MessageDigest::sha256()).context("sign an administrator's certificate")?;
+        write(directory, file, &builder.build(), &key)
+    }
+
     /// Writes the authority itself as `ca.pem` and `ca-key.pem`, for the signer.
     pub fn write(&self, directory: &Path) -> Result<()> {
         write(directory, "ca", &self.certificate, &self.key)

@@ -11,12 +11,15 @@
 //! | `lab/tree-HASH/` | a node's file system, one per recipe ([`tree`]) |
 //! | `lab/vm-HASH/` | a kernel, and the same tree on a disk ([`vm`]) |
 //! | `lab/programs-HASH/` | programs taken from packages ([`release`]) |
+//! | `lab/kubernetes-HASH/` | a cluster's programs, built from Debian's source ([`kubernetes`]) |
 //! | `lab/run/PID-N-NAME/` | a living lab ([`rundir`]) |
 //! | `lab/kept/PID-N-NAME/` | what a failed lab left for inspection |
 
 mod ca;
 mod cgroup;
+mod control_plane;
 pub mod disk;
+mod kubernetes;
 mod mounts;
 pub mod net;
 mod node;
@@ -40,6 +43,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 
 pub use self::{
     ca::Ca,
+    control_plane::ControlPlane,
     net::{CONTROLLER, SERVICES, WORKER},
     node::{COMMAND, Node, NodeSpec},
     services::{Signer, Site, Web},
@@ -148,6 +152,11 @@ impl Lab {
     pub fn start_stand_in_api_server(&self) -> Result<Web> {
         let directory = self.directory().join("stand-in-api-server");
         Web::start(&self.net, &self.cgroups, &directory, CONTROLLER.parse()?, &Site::StandInApiServer { ca: &self.ca })
+    }
+
+    /// Starts a real API server, with etcd and a controller manager that approves and signs.
+    pub fn start_control_plane(&self) -> Result<ControlPlane<'_>> {
+        ControlPlane::start(self)
     }
 
     /// What the mirror serves.

@@ -51,7 +51,7 @@ pub fn publish(from: &Path, to: &Path) -> Result<String> {
 }
 
 /// The directory of programs taken from Debian's packages, fetched once.
-fn packaged(cache: &Path) -> Result<PathBuf> {
+pub fn packaged(cache: &Path) -> Result<PathBuf> {
     let path = cache.join(format!("programs-{}", &digest(format!("{PACKAGED:?}").as_bytes())[..16]));
     let _guard = lock(&path.with_extension("lock"))?;
     if !path.exists() {

@@ -19,7 +19,7 @@ use super::{
 };
 
 /// Time for a service to open its port.
-const START: Duration = Duration::from_secs(15);
+const START: Duration = Duration::from_mins(1);
 
 /// Where a web server listens, and what it says.
 pub enum Site<'a> {
@@ -152,7 +152,7 @@ fn random_hex() -> Result<String> {
 }
 
 /// Asks the kernel rather than the service: a probe of ours would be in its log, and use up what a test counts.
-fn wait_for_port(daemon: &mut Daemon, net: &Net, address: IpAddr, port: u16) -> Result<()> {
+pub(super) fn wait_for_port(daemon: &mut Daemon, net: &Net, address: IpAddr, port: u16) -> Result<()> {
     let filter = format!("sport = :{port} and src {address}");
     daemon.wait_until(&format!("{address}:{port} to be open"), START, || {
         let listening = process::ok(&net.inside(&["ss", "-Hltn", &filter]), START)?;

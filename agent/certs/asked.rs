@@ -1,0 +1,221 @@
+//! What a certificate request (PKCS#10) of somebody else's asks for, and whether a node may have it.
+
+use std::collections::BTreeSet;
+
+use openssl::error::ErrorStack;
+use openssl::nid::Nid;
+use openssl::pkey::{PKey, Public};
+use openssl::x509::{X509, X509Req};
+
+use super::authority::{entry_text, name_text};
+use super::check::names;
+use super::key::Key;
+use super::request::{Usage, Wanted};
+use crate::config::settings::KeyKind;
+use crate::config::values::NodeName;
+use crate::engine::fault::{Class, Explain};
+
+/// A request as it was read, its own signature verified.
+pub struct Asked {
+    common_name: Vec<String>,
+    organization: Vec<String>,
+    /// How many parts its subject has.
+    parts: usize,
+    subject: String,
+    names: BTreeSet<String>,
+    public: PKey<Public>,
+}
+
+/// A request that is not signed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AskedError {
+    /// It is no request.
+    #[error("it holds no readable certificate request")]
+    Garbage,
+    /// Whoever made it does not have the key.
+    #[error("it is not signed by its own key")]
+    Forged,
+    /// Its key is not one that is made here.
+    #[error("its key is none of ecdsa-p256, rsa-2048, rsa-4096")]
+    Key,
+    /// It is not what a node asks for.
+    #[error("{subject} is not what a node asks for{why}")]
+    NotANodes {
+        /// Whose certificate it would be.
+        subject: String,
+        /// What is wrong, where that is not all of it.
+        why: String,
+    },
+}
+
+impl Explain for AskedError {
+    fn class(&self) -> Class {
+        Class::Verification
+    }
+
+    fn advice(&self) -> Option<String> {
+        Some("sign what `nodeagent certs csr` made on the node; for other certificates there is openssl".to_owned())
+    }
+}
+
+impl Asked {
+    /// Reads a request in PEM.
+    pub fn read(pem: &[u8]) -> Result<Self, AskedError> {
+        let garbage = |_: ErrorStack| AskedError::Garbage;
+        let request = X509Req::from_pem(pem).map_err(garbage)?;
+        let public = request.public_key().map_err(garbage)?;
+        if !request.verify(&public).unwrap_or(false) {
+            return Err(AskedError::Forged);
+        }
+        let subject = request.subject_name();
+        let all = |nid| subject.entries_by_nid(nid).map(entry_text).collect();
+        Ok(Self {
+            common_name: all(Nid::COMMONNAME),
+            organization: all(Nid::ORGANIZATIONNAME),
+            parts: subject.entries().count(),
+            subject: name_text(subject),
+            names: requested_names(&request).map_err(garbage)?,
+            public,
+        })
+    }
+
+    /// Whether it asks for exactly this, with this key.
+    pub fn is_for(&self, wanted: &Wanted, key: &Key) -> bool {
+        key.fits(&self.public)
+            && self.common_name == [wanted.common_name.as_str()]
+            && self.organization == Vec::from_iter(wanted.organization.clone())
+            && self.names == wanted.names().into_iter().collect()
+    }
+
+    /// The certificate that it asks for, if that is one of a node's: the kubelet's, to show (no names) or to serve with
+    /// (the node's own name, and addresses), or kube-proxy's.
+    pub fn wanted(&self) -> Result<Wanted, AskedError> {
+        let refuse = |why: &str| AskedError::NotANodes { subject: self.subject.clone(), why: why.to_owned() };
+        let [common_name] = self.common_name.as_slice() else { return Err(refuse("")) };
+        if self.parts != 1 + self.organization.len() {
+            return Err(refuse(": its subject has more than CN and O"));
+        }
+        let node = common_name.strip_prefix("system:node:").and_then(|name| name.parse::<NodeName>().ok());
+        match (node, self.organization.as_slice()) {
+            (Some(_), [nodes]) if nodes == "system:nodes" => {}
+            (None, []) if common_name == "system:kube-proxy" && self.names.is_empty() => {}
+            (None, []) if common_name == "system:kube-proxy" => {
+                return Err(refuse(": nobody connects to a kube-proxy"));
+            }
+            _ => return Err(refuse("")),
+        }
+        let own = common_name.strip_prefix("system:node:").unwrap_or_default();
+        let ips = self.names.iter().filter_map(|name| name.parse().ok()).collect();
+        let dns: Vec<String> =
+            self.names.iter().filter(|name| name.parse::<std::net::IpAddr>().is_err()).cloned().collect();
+        if let Some(other) = dns.iter().find(|name| *name != own) {
+            return Err(refuse(&format!(": {other} is not its name")));
+        }
+        Ok(Wanted {
+            common_name: common_name.clone(),
+            organization: self.organization.first().cloned(),
+            usages: vec![if self.names.is_empty() { Usage::Client } else { Usage::Server }],
+            dns,
+            ips,
+            key: self.kind()?,
+        })
+    }
+
+    fn kind(&self) -> Result<KeyKind, AskedError> {
+        let described = Key::describe_public(&self.public);
+        let known = [KeyKind::EcdsaP256, KeyKind::Rsa2048, KeyKind::Rsa4096];
+        known.into_iter().find(|kind| kind.to_string() == described).ok_or(AskedError::Key)
+    }
+}
+
+/// The alternative names that a request asks for. The openssl crate shows them of certificates only: hence one that
+/// nobody signs, with the same extensions.
+fn requested_names(request: &X509Req) -> Result<BTreeSet<String>, ErrorStack> {
+    let mut unsigned = X509::builder()?;
+    // A request without extensions is an error to OpenSSL, and one whose extensions cannot be read has none.
+    for extension in request.extensions().into_iter().flatten() {
+        unsigned.append_extension2(&extension)?;
+    }
+    Ok(names(&unsigned.build()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::certs::request::request;
+    use crate::certs::testing::{client, new_key, server};
+
+    fn ask(wanted: &Wanted) -> Result<Wanted, AskedError> {
+        let pem = request(wanted, &Key::generate(wanted.key).expect("a key")).expect("a request");
+        Asked::read(pem.as_bytes()).expect("read").wanted()
+    }
+
+    fn proxy() -> Wanted {
+        Wanted { common_name: "system:kube-proxy".into(), organization: None, ..client() }
+    }
+
+    #[test]
+    fn what_a_node_asks_for_is_read_back() {
+        let v6 = Wanted { ips: vec!["fd00::21".parse().expect("an address")], dns: Vec::new(), ..server() };
+        let rsa = Wanted { key: KeyKind::Rsa2048, ..server() };
+        for wanted in [client(), server(), proxy(), v6, rsa] {
+            assert_eq!(ask(&wanted), Ok(wanted.clone()), "{wanted:?}");
+            let key = new_key();
+            let read = Asked::read(request(&wanted, &key).expect("a request").as_bytes()).expect("read");
+            assert!(read.is_for(&wanted, &key) && !read.is_for(&wanted, &new_key()), "{wanted:?}");
+            assert!(!read.is_for(&Wanted { common_name: "x".into(), ..wanted.clone() }, &key), "{wanted:?}");
+        }
+    }
+
+    #[test]
+    fn what_no_node_asks_for_is_refused() {
+        let masters = Wanted { organization: Some("system:masters".into()), ..client() };
+        let table = [
+            ("an administrator", masters, "O=system:masters, CN=system:node:worker-01 is not what a node asks for"),
+            (
+                "a node without its group",
+                Wanted { organization: None, ..client() },
+                "CN=system:node:worker-01 is not what a node asks for",
+            ),
+            (
+                "no node's name",
+                Wanted { common_name: "system:node:A b".into(), ..client() },
+                "O=system:nodes, CN=system:node:A b is not what a node asks for",
+            ),
+            (
+                "anybody",
+                Wanted { common_name: "system:kube-controller-manager".into(), ..proxy() },
+                "CN=system:kube-controller-manager is not what a node asks for",
+            ),
+            (
+                "a serving proxy",
+                Wanted { dns: vec!["worker-01".into()], ..proxy() },
+                "CN=system:kube-proxy is not what a node asks for: nobody connects to a kube-proxy",
+            ),
+            (
+                "another's name",
+                Wanted { dns: vec!["kubernetes".into(), "worker-01".into()], ..server() },
+                "O=system:nodes, CN=system:node:worker-01 is not what a node asks for: kubernetes is not its name",
+            ),
+        ];
+        for (name, wanted, text) in table {
+            assert_eq!(ask(&wanted).expect_err(name).to_string(), text, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_request_is_named() {
+        let pem = request(&client(), &new_key()).expect("a request");
+        let der = X509Req::from_pem(pem.as_bytes()).and_then(|request| request.to_der()).expect("DER");
+        let mut forged = der.clone();
+        *forged.last_mut().expect("a signature") ^= 1;
+        let forged = X509Req::from_der(&forged).and_then(|request| request.to_pem()).expect("PEM");
+        for (name, pem, error) in [
+            ("empty", Vec::new(), AskedError::Garbage),
+            ("torn", pem.as_bytes()[..pem.len() / 2].to_vec(), AskedError::Garbage),
+            ("forged", forged, AskedError::Forged),
+        ] {
+            assert_eq!(Asked::read(&pem).map(drop), Err(error), "{name}");
+        }
+    }
+}

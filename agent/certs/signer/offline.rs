@@ -1,0 +1,88 @@
+//! The signer `offline`: a person carries requests to where the CA's key is, and certificates back.
+//!
+//! `nodeagent certs csr` makes key and request, `nodeagent certs sign` the certificate, on another machine. Once the pair
+//! stands, all three are destroyed here.
+
+use super::{KeyFrom, Order, Signer, Signing};
+use crate::config::values::RootPath;
+use crate::engine::fault::Explain;
+use crate::engine::resource::{CannotTell, Seen, Thing};
+use crate::host::peers::Peers;
+
+/// The three files of one pair on its way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offline {
+    /// The key, which never leaves this machine.
+    pub key: RootPath,
+    /// The request to carry.
+    pub request: RootPath,
+    /// Where its certificate is to be put.
+    pub certificate: RootPath,
+}
+
+/// The person has not come yet.
+#[derive(Debug, thiserror::Error)]
+pub enum OfflineError {
+    /// No certificate was brought.
+    #[error("there is no certificate {certificate} yet for the request {request}")]
+    Absent {
+        /// Where it should be.
+        certificate: RootPath,
+        /// What is to be signed.
+        request: RootPath,
+    },
+    /// It could not be looked at.
+    #[error(transparent)]
+    CannotTell(#[from] CannotTell),
+}
+
+impl Explain for OfflineError {
+    fn advice(&self) -> Option<String> {
+        match self {
+            Self::Absent { certificate, request } => Some(format!(
+                "carry {request} to where the CA's key is, `nodeagent certs sign` it there, and put the certificate into \
+                 {certificate}"
+            )),
+            Self::CannotTell(cannot) => cannot.advice.clone(),
+        }
+    }
+}
+
+impl Offline {
+    /// The files in `dir` of the pair that is called so.
+    pub fn new(dir: &RootPath, name: &str) -> Self {
+        let file = |kind: &str| dir.join(&format!("{name}.{kind}"));
+        Self { key: file("key"), request: file("csr"), certificate: file("pem") }
+    }
+}
+
+impl Signer for Offline {
+    fn describe(&self) -> String {
+        format!("whoever brings {}", self.certificate)
+    }
+
+    fn reads(&self) -> Vec<Thing> {
+        vec![Thing::File(self.key.clone()), Thing::File(self.certificate.clone())]
+    }
+
+    fn advice(&self) -> String {
+        format!("have {} signed by the cluster's CA, as it is", self.request)
+    }
+
+    fn key(&self) -> KeyFrom {
+        KeyFrom::File(self.key.clone())
+    }
+
+    fn leaves(&self) -> Vec<RootPath> {
+        vec![self.key.clone(), self.request.clone(), self.certificate.clone()]
+    }
+
+    fn sign<'a>(&'a self, _: Order<'a>, seen: &'a Seen, _: &'a Peers) -> Signing<'a> {
+        let brought = seen.bytes(&self.certificate).map_err(OfflineError::from).and_then(|bytes| {
+            let absent =
+                || OfflineError::Absent { certificate: self.certificate.clone(), request: self.request.clone() };
+            bytes.map(<[u8]>::to_vec).ok_or_else(absent)
+        });
+        Box::pin(std::future::ready(brought.map_err(Into::into)))
+    }
+}
