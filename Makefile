@@ -48,14 +48,14 @@ lint: setup ## formatting, and clippy with warnings denied
 test-unit: build ## unit tests, and tests on file trees: golden nodes, kill loop, failing storage
 	NODEAGENT_RELEASE=$(RELEASE) cargo test --locked --profile lab --lib --test cli
 
-test-lab: setup ## tests on real nodes
+test-lab: build ## tests on real nodes, of the release binary
 	cargo build --locked --profile lab --example standin
-	cargo test --locked --profile lab --test lab -- --test-threads=$(THREADS) --skip power::
+	NODEAGENT=$(abspath $(RELEASE)) cargo test --locked --profile lab --test lab -- --test-threads=$(THREADS) --skip power::
 
 # The drill and its control, one beside the other.
-test-power: setup ## cut the power of a virtual machine at random moments of a bootstrap
+test-power: build ## cut the power of a virtual machine at random moments of a bootstrap
 	cargo build --locked --profile lab --example standin
-	cargo test --locked --profile lab --test lab -- --test-threads=$(THREADS) --nocapture power::
+	NODEAGENT=$(abspath $(RELEASE)) cargo test --locked --profile lab --test lab -- --test-threads=$(THREADS) --nocapture power::
 
 soak: export POWER_CUTS ?= 30
 soak: export POWER_POINTS ?= 300

@@ -255,9 +255,10 @@ impl Http {
     ) -> Result<T, HttpError> {
         let mut news = News::default();
         let on_retry = |why: &HttpError, _| {
-            let why = why.to_string();
-            if news.is_new(&why) {
-                self.tell.tell(&Event::Retrying { what: url, why: &why });
+            let said = why.to_string();
+            if news.is_new(&said) {
+                let why = said.strip_prefix(url).and_then(|why| why.strip_prefix(": ")).unwrap_or(&said);
+                self.tell.tell(&Event::Retrying { what: url, why });
             }
         };
         let policy = Policy::default();
