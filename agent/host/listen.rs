@@ -9,15 +9,17 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, socket};
 use tokio::sync::oneshot;
 
-/// How often it asks. A timer's wake-up is most of what a question costs: at this pace both stay below half a percent of
-/// a core, and half of it is what a port's opening is noticed late.
+/// How often it asks. A timer's wake-up is most of what a question costs, and half of the pause is what a port's opening
+/// is noticed late: who has waited for [`SOON`] is told a little later, and costs less.
 pub const PACE: Duration = Duration::from_millis(8);
+const LATER: Duration = Duration::from_millis(16);
+const SOON: Duration = Duration::from_secs(3);
 
 /// `SOCK_DIAG_BY_FAMILY` of `linux/sock_diag.h`: the type of the question and of its answer.
 const BY_FAMILY: u16 = 20;
@@ -57,8 +59,9 @@ impl ListenWatch {
         let is_over = Arc::new(AtomicBool::new(false));
         let over = Arc::clone(&is_over);
         let ask = move || {
+            let begun = Instant::now();
             while !over.load(Ordering::Relaxed) {
-                thread::sleep(PACE);
+                thread::sleep(if begun.elapsed() < SOON { PACE } else { LATER });
                 // A kernel that answers no longer is the caller's to notice.
                 if !matches!(kernel.listens_at(&addresses), Ok(false)) {
                     // Nobody may be there to hear it any more.
