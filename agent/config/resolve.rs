@@ -228,7 +228,7 @@ impl Resolver<'_> {
             (Some(file), None, None, None) => Some(LockSettings::File(file)),
             (None, Some(url), Some(sha256), None) => Some(LockSettings::Pinned { url, sha256 }),
             (None, Some(url), None, Some(key)) => {
-                let default = literal(&format!("{url}.sig"));
+                let default = url.with_suffix(".sig");
                 let signature = self.or_default(&format!("{KEY}.signature"), lock.signature, default);
                 Some(LockSettings::Signed { url, signature, key })
             }

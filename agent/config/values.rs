@@ -159,7 +159,8 @@ impl RootPath {
     /// When `name` would not stay below this directory: names come from checked values only.
     pub fn join(&self, name: &str) -> Self {
         let base = self.0.trim_end_matches('/');
-        Self::literal(&format!("{base}/{name}"))
+        let below = Self::literal(&format!("/{name}"));
+        Self(format!("{base}{below}"))
     }
 
     /// The directory that holds it; `/` for itself.
@@ -270,6 +271,14 @@ impl HttpUrl {
     /// This URL with more path behind it.
     pub fn join(&self, path: &str) -> Self {
         Self(format!("{}/{}", self.0.trim_end_matches('/'), path.trim_start_matches('/')))
+    }
+
+    /// This URL with more behind its path's last name: never in its host, its port or its query.
+    pub fn with_suffix(&self, suffix: &str) -> Self {
+        let (place, query) = self.0.split_at(self.0.find('?').unwrap_or(self.0.len()));
+        let has_path = place.split_once("://").is_some_and(|(_, rest)| rest.contains('/'));
+        let slash = if has_path { "" } else { "/" };
+        Self(format!("{place}{slash}{suffix}{query}"))
     }
 }
 
@@ -803,6 +812,17 @@ mod tests {
     fn url_parts() {
         let url: HttpUrl = "https://[fd00::1]:6443/".parse().expect("a URL");
         assert_eq!(url.host_port(), ("fd00::1".to_owned(), 6443));
+        for (url, signature) in [
+            ("https://h/lock.json", "https://h/lock.json.sig"),
+            ("https://h:8443", "https://h:8443/.sig"),
+            ("https://[fd00::1]", "https://[fd00::1]/.sig"),
+            ("https://h", "https://h/.sig"),
+        ] {
+            let url: HttpUrl = url.parse().expect(url);
+            let behind = url.with_suffix(".sig");
+            assert_eq!(behind.to_string(), signature);
+            assert_eq!(behind.host_port(), url.host_port());
+        }
         assert_eq!(url.join("/a").as_str(), "https://[fd00::1]:6443/a");
     }
 

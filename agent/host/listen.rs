@@ -15,6 +15,8 @@ use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, socket};
 use tokio::sync::oneshot;
 
+use super::gather::netlink::{HEADER, NLM_F_REQUEST, NLMSG_ERROR};
+
 /// How often it asks. A timer's wake-up is most of what a question costs, and half of the pause is what a port's opening
 /// is noticed late: who has waited for [`SOON`] is told a little later, and costs less.
 pub const PACE: Duration = Duration::from_millis(8);
@@ -27,17 +29,12 @@ const BY_FAMILY: u16 = 20;
 /// `TCP_LISTEN` of `net/tcp_states.h`.
 const LISTEN: u8 = 10;
 
-/// `NLMSG_ERROR` and `NLM_F_REQUEST` of `linux/netlink.h`.
-const ERROR: u16 = 2;
-const REQUEST: u16 = 1;
-
 /// `AF_INET`, `AF_INET6` and `IPPROTO_TCP`.
 const IPV4: u8 = 2;
 const IPV6: u8 = 10;
 const TCP: u8 = 6;
 
-/// The length of a `struct nlmsghdr`, and of one with a `struct inet_diag_req_v2`.
-const HEADER: usize = 16;
+/// The length of a `struct nlmsghdr` with a `struct inet_diag_req_v2`.
 const QUESTION: u8 = 16 + 56;
 
 /// Asks for as long as it lives.
@@ -126,7 +123,7 @@ fn question(to: SocketAddr) -> [u8; QUESTION as usize] {
     };
     put(&u32::from(QUESTION).to_ne_bytes());
     put(&BY_FAMILY.to_ne_bytes());
-    put(&REQUEST.to_ne_bytes());
+    put(&NLM_F_REQUEST.to_ne_bytes());
     // Sequence and sender: one question at a time, and the kernel fills in who asks.
     put(&[0; 8]);
     put(&[if to.is_ipv4() { IPV4 } else { IPV6 }, TCP, 0, 0]);
@@ -152,7 +149,7 @@ fn answer(bytes: &[u8]) -> io::Result<bool> {
     match kind {
         // After the family of a `struct inet_diag_msg` comes its state.
         Some(BY_FAMILY) => Ok(bytes.get(HEADER + 1) == Some(&LISTEN)),
-        Some(ERROR) => match word(HEADER).map(i32::from_ne_bytes) {
+        Some(NLMSG_ERROR) => match word(HEADER).map(i32::from_ne_bytes) {
             Some(number) if Errno::from_raw(number.wrapping_neg()) == Errno::ENOENT => Ok(false),
             Some(number) => Err(io::Error::from_raw_os_error(number.wrapping_neg())),
             None => Err(io::ErrorKind::UnexpectedEof.into()),

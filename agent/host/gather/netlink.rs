@@ -117,11 +117,11 @@ fn read(links: &[Vec<u8>], addresses: &[Vec<u8>], routes: &[Vec<u8>]) -> Network
 }
 
 // Message framing (netlink(7), linux/netlink.h).
-const HEADER: usize = 16;
-const NLM_F_REQUEST: u16 = 0x1;
+pub(in crate::host) const HEADER: usize = 16;
+pub(in crate::host) const NLM_F_REQUEST: u16 = 0x1;
 const NLM_F_DUMP: u16 = 0x300;
 const NLM_F_DUMP_INTR: u16 = 0x10;
-const NLMSG_ERROR: u16 = 2;
+pub(in crate::host) const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 /// The kernel fills at most 32 KiB per read of a dump (`netlink_dump`).
 const BUFFER: usize = 64 * 1024;
