@@ -17,6 +17,7 @@ mod defaults;
 mod document;
 mod errors;
 mod merge;
+mod names;
 mod places;
 mod proxy;
 mod quantities;
