@@ -3,6 +3,7 @@
 
 mod certs;
 mod certs_clients;
+mod certs_cluster;
 mod certs_refused;
 mod certs_renew;
 mod config;
