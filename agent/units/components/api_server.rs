@@ -1,7 +1,6 @@
 //! The API server: no insecure port, the Node authorizer and RBAC, service accounts' tokens by a key of their own.
 
-use super::encryption::EncryptionConfig;
-use super::{API_PORT, Component, ConfigFile, Node};
+use super::{Component, Node, target};
 use crate::config::values::UnitName;
 use crate::units::versions::Program;
 
@@ -30,7 +29,7 @@ pub fn component(node: &Node<'_>) -> Component {
         format!("--kubelet-client-key={kubelet}"),
         "--kubelet-preferred-address-types=InternalIP".to_owned(),
         "--profiling=false".to_owned(),
-        format!("--secure-port={API_PORT}"),
+        format!("--secure-port={}", cluster.api_port),
         // kubeadm's issuer: what checks a token inside the cluster can find its keys there.
         format!("--service-account-issuer=https://kubernetes.default.svc.{}", cluster.domain),
         format!("--service-account-key-file={}", certs.service_account_key.parent().join("sa.pub")),
@@ -51,16 +50,13 @@ pub fn component(node: &Node<'_>) -> Component {
             "--requestheader-username-headers=X-Remote-User".to_owned(),
         ]);
     }
-    let mut files = Vec::new();
-    if let Some(key) = &certs.encryption_key {
-        let path = node.etc("encryption-config.yaml");
-        args.push(format!("--encryption-provider-config={path}"));
-        let what = Box::new(EncryptionConfig { path: path.clone(), key: key.clone() });
-        files.push(ConfigFile { name: "encryption-config".to_owned(), path, what });
+    if certs.encryption_key.is_some() {
+        // The certs step writes it: there is a key in it.
+        args.push(format!("--encryption-provider-config={}", node.etc("encryption.conf")));
     }
     Component {
         unit_file: include_str!("../../../units/kube-apiserver.service"),
-        files,
+        files: Vec::new(),
         args: node.args(Program::ApiServer, args),
         wait: vec![store_target(node)],
         vars: Vec::new(),
@@ -72,10 +68,7 @@ pub fn component(node: &Node<'_>) -> Component {
 fn store_target(node: &Node<'_>) -> String {
     match node.settings.etcd.endpoints.as_slice() {
         _ if node.settings.etcd.member => "tcp://127.0.0.1:2379".to_owned(),
-        [only] => {
-            let (host, port) = only.host_port();
-            if host.contains(':') { format!("tcp://[{host}]:{port}") } else { format!("tcp://{host}:{port}") }
-        }
+        [only] => target(only),
         _ => format!("file:{}", node.pair("api-server-etcd-client")),
     }
 }

@@ -5,19 +5,18 @@
 
 mod api_server;
 mod controller_manager;
-mod encryption;
 mod etcd;
 mod kube_proxy;
 mod kubelet;
 mod scheduler;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use serde_json::{Map, Value};
 
 use super::versions::{self, Program};
-use crate::config::settings::{Role, Settings};
-use crate::config::values::{RootPath, UnitName};
+use crate::config::settings::Settings;
+use crate::config::values::{HttpUrl, RootPath, UnitName};
 use crate::engine::file::ManagedFile;
 use crate::engine::resource::Resource;
 use crate::host::facts::Facts;
@@ -25,9 +24,6 @@ use crate::identity::Identity;
 
 /// Where the kubelet reaches the container runtime, and what is waited for before it starts.
 pub const RUNTIME: &str = "unix:///run/containerd/containerd.sock";
-
-/// The API server's port on a controller: where its clients look for it (kubeadm's `bindPort`).
-const API_PORT: u16 = 6443;
 
 /// The directory of configuration files and kubeconfigs.
 const ETC: &str = "/etc/kubernetes";
@@ -97,15 +93,9 @@ impl Node<'_> {
         self.settings.certs.dir.join(&format!("{name}.pem"))
     }
 
-    /// What is waited for before a client of the API server starts: on a controller its own, as its kubeconfigs have it.
+    /// What is waited for before a client of the API server starts.
     fn api_server(&self) -> String {
-        match self.settings.role {
-            Role::Controller => format!("tcp://{}", SocketAddr::new(self.identity.address, API_PORT)),
-            Role::Worker | Role::Edge | Role::Etcd => {
-                let (host, port) = self.settings.cluster.api_server.host_port();
-                if host.contains(':') { format!("tcp://[{host}]:{port}") } else { format!("tcp://{host}:{port}") }
-            }
-        }
+        target(&self.identity.api_server(self.settings))
     }
 
     /// The address that stands for all of this machine's, of the family of the node's own.
@@ -130,6 +120,12 @@ impl Node<'_> {
     fn args(&self, program: Program, of_all: Vec<String>) -> Vec<String> {
         of_all.into_iter().chain(versions::flags(program, self)).collect()
     }
+}
+
+/// The server of a URL, as `nodeagent wait` takes it.
+fn target(url: &HttpUrl) -> String {
+    let (host, port) = url.host_port();
+    if host.contains(':') { format!("tcp://[{host}]:{port}") } else { format!("tcp://{host}:{port}") }
 }
 
 /// A file as it is written: readable, its keys in one order.
