@@ -22,5 +22,6 @@ mod privileges;
 mod site;
 mod snapshot;
 mod storage;
+mod versions;
 mod wait;
 mod world;
