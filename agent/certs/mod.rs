@@ -33,7 +33,7 @@ use self::kubeconfig::Kubeconfig;
 use self::pair::Pair;
 use self::request::{Usage, Wanted};
 use self::signer::{Offline, Profile, chosen};
-use crate::config::settings::{Role, Settings, Signer};
+use crate::config::settings::{Settings, Signer};
 use crate::config::values::{RootPath, UnitName};
 use crate::engine::change::Debt;
 use crate::engine::id::{Id, Step};
@@ -69,11 +69,13 @@ const KUBE_PROXY: &str = "kube-proxy.service";
 pub fn plan(settings: &Settings, _facts: &Facts, identity: &Identity) -> Vec<Planned> {
     let needs = needs(settings, identity);
     let ca_key = ca_key(settings, &needs);
-    let kubeconfigs = match settings.role {
-        Role::Worker => vec![
+    let kubeconfigs = if settings.role.runs_pods() {
+        vec![
             kubeconfig(settings, KUBELET_CONF, KUBELET_CLIENT, KUBELET),
             kubeconfig(settings, PROXY_CONF, PROXY_CLIENT, KUBE_PROXY),
-        ],
+        ]
+    } else {
+        Vec::new()
     };
     let pairs = needs.into_iter().map(|need| pair(settings, identity, need));
     cluster_ca(settings).into_iter().chain(pairs).chain(kubeconfigs).chain(ca_key).collect()
@@ -119,9 +121,7 @@ pub struct Need {
 
 /// The pairs of this node's role.
 pub fn needs(settings: &Settings, identity: &Identity) -> Vec<Need> {
-    match settings.role {
-        Role::Worker => worker(settings, identity),
-    }
+    if settings.role.runs_pods() { worker(settings, identity) } else { Vec::new() }
 }
 
 /// What makes a machine a node: the Node authorizer's rule (kubernetes.io/docs/reference/access-authn-authz/node).

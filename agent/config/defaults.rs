@@ -43,16 +43,49 @@ pub(super) const CFSSL_PROFILE: &str = "client";
 /// with a node's whole bootstrap. The next run goes on with the same request.
 pub(super) const APPROVAL_DEADLINE: Span = Span::from_secs(5 * 60);
 
-/// The programs of a worker, and the unit that runs each, if one does. Each stands on a release mirror as
-/// `VERSION/bin/linux/ARCH/NAME`.
-pub(super) const WORKER_ARTIFACTS: [(&str, Option<&str>); 3] =
+/// The programs that run pods, and those that run a cluster: each one's unit, if one runs it. Those of Kubernetes stand on
+/// a release mirror as `VERSION/bin/linux/ARCH/NAME`.
+const OF_PODS: [(&str, Option<&str>); 3] =
     [("kube-proxy", Some("kube-proxy.service")), ("kubectl", None), ("kubelet", Some("kubelet.service"))];
+const OF_CONTROLLERS: [(&str, Option<&str>); 3] = [
+    ("kube-apiserver", Some("kube-apiserver.service")),
+    ("kube-controller-manager", Some("kube-controller-manager.service")),
+    ("kube-scheduler", Some("kube-scheduler.service")),
+];
+const OF_ETCD: [(&str, Option<&str>); 1] = [("etcd", Some("etcd.service"))];
 
-/// Modules of a worker: overlay for the container runtime's snapshots, `br_netfilter` so that bridged traffic meets
+/// The programs of a role, with or without a member of etcd.
+pub(super) fn artifacts(role: Role, member: bool) -> Vec<(&'static str, Option<&'static str>)> {
+    let mut all = Vec::new();
+    if role.runs_pods() {
+        all.extend(OF_PODS);
+    }
+    if role == Role::Controller {
+        all.extend(OF_CONTROLLERS);
+    }
+    if member {
+        all.extend(OF_ETCD);
+    }
+    all
+}
+
+/// The cluster's name: kubeadm's (kubeadm config v1beta4, `clusterName`).
+pub(super) const CLUSTER_NAME: &str = "kubernetes";
+
+/// Where a member keeps its data: etcd's packages have it there, and kubeadm too.
+pub(super) const ETCD_DATA: &str = "/var/lib/etcd";
+
+/// Where etcd's clients are served (<https://www.iana.org/assignments/service-names-port-numbers>, etcd-client).
+pub(super) const ETCD_CLIENT_PORT: u16 = 2379;
+
+/// The file of the service accounts' key, below `pki.dir`.
+pub(super) const SERVICE_ACCOUNT_KEY: &str = "sa-key.pem";
+
+/// Modules of a node that runs pods: overlay for the container runtime's snapshots, `br_netfilter` so that bridged traffic meets
 /// kube-proxy's rules. From Kubernetes' "Container Runtimes"
 /// (<https://kubernetes.io/docs/setup/production-environment/container-runtimes/>): its older editions ask for both
-/// modules and all of [`WORKER_SYSCTLS`], today's leaves all but `net.ipv4.ip_forward` to the network plugin.
-pub(super) const WORKER_MODULES: [&str; 2] = ["overlay", BRIDGE_MODULE];
+/// modules and all of [`POD_SYSCTLS`], today's leaves all but `net.ipv4.ip_forward` to the network plugin.
+pub(super) const POD_MODULES: [&str; 2] = ["overlay", BRIDGE_MODULE];
 
 /// The module that brings [`BRIDGE_SYSCTLS`] into being.
 pub(super) const BRIDGE_MODULE: &str = "br_netfilter";
@@ -60,18 +93,17 @@ pub(super) const BRIDGE_MODULE: &str = "br_netfilter";
 /// The prefix of the sysctls that exist only with [`BRIDGE_MODULE`].
 pub(super) const BRIDGE_SYSCTLS: &str = "net.bridge.";
 
-/// Sysctls of a worker, from the same document.
-pub(super) const WORKER_SYSCTLS: [(&str, &str); 3] = [
+/// Sysctls of a node that runs pods, from the same document.
+pub(super) const POD_SYSCTLS: [(&str, &str); 3] = [
     ("net.bridge.bridge-nf-call-ip6tables", "1"),
     ("net.bridge.bridge-nf-call-iptables", "1"),
     ("net.ipv4.ip_forward", "1"),
 ];
 
 /// The units of a role that get limits without being named.
-pub(super) fn limited_units(role: Role) -> &'static [&'static str] {
-    match role {
-        Role::Worker => &["containerd.service", "kubelet.service"],
-    }
+pub(super) fn limited_units(role: Role, member: bool) -> Vec<&'static str> {
+    let of_pods = role.runs_pods().then_some(["containerd.service", "kubelet.service"]);
+    of_pods.into_iter().flatten().chain(member.then_some("etcd.service")).collect()
 }
 
 /// Limits by unit and directive, for the units of a role and for those that the document names.

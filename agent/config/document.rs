@@ -9,11 +9,15 @@ use std::net::IpAddr;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::settings::{KeyKind, Role};
+pub(super) use self::kubernetes::{Artifact, Download, Image, Kubernetes, Lock};
+pub(super) use self::pki::{Authority, Cfssl, ExtraCertificate, KubernetesSigner, Local, Pki, Signer};
+use super::settings::{PodNetwork, Role};
 use super::values::{
-    ArtifactName, ArtifactVersion, Cidr, DnsDomain, HttpUrl, InterfaceName, KeyHash, Limit, NodeName, Parallel,
-    ProxyUrl, Rate, RootPath, Sha256, Span, SysctlKey, UnitName, Version,
+    Cidr, DnsDomain, HttpUrl, InterfaceName, LabelKey, LabelValue, Limit, NodeName, RootPath, SysctlKey, UnitName,
 };
+
+mod kubernetes;
+mod pki;
 
 /// What this node should be.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -33,6 +37,9 @@ pub(super) struct Document {
     pub node: Node,
     /// The cluster that the node joins.
     pub cluster: Cluster,
+    /// The cluster's store: for its members, and for controllers.
+    #[serde(default)]
+    pub etcd: Etcd,
     /// The Kubernetes release and the programs to install.
     pub kubernetes: Kubernetes,
     /// How files are downloaded.
@@ -82,12 +89,18 @@ pub(super) struct Node {
     /// Default: false.
     #[serde(default)]
     pub coreos_environment: bool,
+    /// Labels that the kubelet gives the node when it joins.
+    #[serde(default)]
+    #[schemars(extend("propertyNames" = { "format": "label-key" }))]
+    pub labels: BTreeMap<LabelKey, LabelValue>,
 }
 
 /// The cluster that the node joins.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Cluster {
+    /// The cluster's name, in kubeconfigs and as etcd's token. Default: kubernetes.
+    pub name: Option<DnsDomain>,
     /// The API server's https URL.
     pub api_server: HttpUrl,
     /// Other machines of the cluster, by name, each with the URL of something that runs there. Where the API server is
@@ -95,6 +108,13 @@ pub(super) struct Cluster {
     #[serde(default)]
     #[schemars(extend("propertyNames" = { "format": "node-name" }))]
     pub peers: BTreeMap<NodeName, HttpUrl>,
+    /// The inventory: every machine of the cluster, by name.
+    #[serde(default)]
+    #[schemars(extend("propertyNames" = { "format": "node-name" }))]
+    pub nodes: BTreeMap<NodeName, Machine>,
+    /// What connects pods: `bridge` for a bridge on each node and routes between those of the inventory, `none` for what
+    /// you bring yourself. Default: bridge where every node of the inventory that runs pods has a `podCIDR`, else none.
+    pub network: Option<PodNetwork>,
     /// Addresses of pods. Default: 10.244.0.0/16.
     #[serde(rename = "podCIDR")]
     pub pod_cidr: Option<Cidr>,
@@ -107,161 +127,40 @@ pub(super) struct Cluster {
     pub domain: Option<DnsDomain>,
 }
 
-/// The Kubernetes release and the programs to install.
+/// A machine of the cluster.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct Kubernetes {
-    /// The release, such as v1.34.2.
-    pub version: Version,
-    /// Where releases are fetched, in the order of preference. Where digests are pinned, http is as good as https.
-    pub mirrors: Option<Vec<HttpUrl>>,
-    /// The lock file with the digests of the release, as `nodeagent lock` writes it.
-    pub lock: Option<Lock>,
-    /// The programs to install, by name: those of the role, and any others.
+pub(super) struct Machine {
+    /// What it is for. Default: worker.
+    pub role: Option<Role>,
+    /// Its address, as all others of the cluster reach it.
+    pub address: IpAddr,
+    /// The addresses of its pods, a part of the cluster's `podCIDR`.
+    #[serde(rename = "podCIDR")]
+    pub pod_cidr: Option<Cidr>,
+    /// Further names that its certificates are for, besides its own.
     #[serde(default)]
-    #[schemars(extend("propertyNames" = { "format": "artifact" }))]
-    pub artifacts: BTreeMap<ArtifactName, Artifact>,
-    /// Archives of container images to import into containerd, by a name of your choice.
-    #[serde(default)]
-    #[schemars(extend("propertyNames" = { "format": "artifact" }))]
-    pub images: BTreeMap<ArtifactName, Image>,
+    pub names: Vec<DnsDomain>,
 }
 
-/// An archive of container images, as `docker save` and `ctr images export` write it; it may be compressed.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct Image {
-    /// Where it is fetched. `{arch}` stands for the machine's architecture.
-    pub url: HttpUrl,
-    /// The SHA-256 of the file, 64 hexadecimal digits.
-    pub sha256: Sha256,
-}
-
-/// The lock file: `file`, or `url` with either `sha256` or `key`.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct Lock {
-    /// The lock file, if it is on the node already.
-    pub file: Option<RootPath>,
-    /// Where the lock file is fetched.
-    pub url: Option<HttpUrl>,
-    /// The SHA-256 of the lock file at `url`.
-    pub sha256: Option<Sha256>,
-    /// The file of the public key (PEM, P-256) that must have signed the lock file at `url`.
-    pub key: Option<RootPath>,
-    /// Where the signature is, as `cosign sign-blob` makes it. Default: `url` with .sig behind it.
-    pub signature: Option<HttpUrl>,
-}
-
-/// A program to install, or an archive with programs.
+/// The cluster's store.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct Artifact {
-    /// The SHA-256 of the file, 64 hexadecimal digits. Default: what the lock file or else its server says.
-    pub sha256: Option<Sha256>,
-    /// Where it is fetched, if not from the mirrors. `{arch}` and `{version}` stand for what they say.
-    pub url: Option<HttpUrl>,
-    /// Its version, if not that of Kubernetes.
-    pub version: Option<ArtifactVersion>,
-    /// If the file is an archive: the programs to take out of it, each with its path in there.
+pub(super) struct Etcd {
+    /// Whether a member runs on this node. Default: on etcd nodes, and on controllers where the inventory has none of those.
+    pub member: Option<bool>,
+    /// The members by name, each with its address. Default: the inventory's etcd nodes, else its controllers, else this
+    /// node alone.
     #[serde(default)]
-    #[schemars(extend("propertyNames" = { "format": "artifact" }))]
-    pub members: BTreeMap<ArtifactName, String>,
-}
-
-/// How files are downloaded.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct Download {
-    /// How many files are downloaded at the same time, 1 to 16. Default: 3.
-    pub parallel: Option<Parallel>,
-    /// The proxy, `http://[USER:PASSWORD@]HOST[:PORT]`. Default: what the environment names.
-    pub proxy: Option<ProxyUrl>,
-    /// What is asked without the proxy: names (and all below them), addresses, networks.
-    pub no_proxy: Option<Vec<String>>,
-    /// A file of CA certificates (PEM) that mirrors may have too, besides those that the system trusts.
-    pub ca: Option<RootPath>,
-    /// A mirror that sends fewer bytes per second than this, over `stallAfter`, is given up. Default: 1k.
-    pub minimum_rate: Option<Rate>,
-    /// The time over which `minimumRate` is measured, and for which an answer is waited. Default: 30s.
-    pub stall_after: Option<Span>,
-    /// How long all downloads of one run may take together. Default: 20m.
-    pub deadline: Option<Span>,
-}
-
-/// Keys, certificates and who signs them.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct Pki {
-    /// The file of the cluster's CA certificate.
-    pub ca: RootPath,
-    /// The directory of keys and certificates. Default: /etc/kubernetes/pki.
-    pub dir: Option<RootPath>,
-    /// What kind of keys are made. Default: ecdsa-p256.
-    pub key: Option<KeyKind>,
-    /// Who signs the node's certificates: exactly one signer.
-    pub signer: Signer,
-}
-
-/// Who signs the node's certificates: exactly one signer.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schemars(extend("minProperties" = 1, "maxProperties" = 1))]
-pub(super) struct Signer {
-    /// The cluster's own signers, asked by way of its API server: what a worker should use.
-    pub kubernetes: Option<KubernetesSigner>,
-    /// The CA's own key, on this machine.
-    pub local: Option<Local>,
-    /// A cfssl server's authenticated API.
-    pub cfssl: Option<Cfssl>,
-    /// A person, who carries requests to the CA and certificates back.
-    pub offline: Option<Offline>,
-}
-
-/// The cluster's own signers, asked by way of its API server.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct KubernetesSigner {
-    /// The file that holds the bootstrap token, such as abcdef.0123456789abcdef; root alone may read it.
-    pub token_file: RootPath,
-    /// The hash of the CA's key (sha256:…, as `kubeadm token create --print-join-command` shows it), if the CA's certificate
-    /// is not on the machine: it is then taken from the cluster's cluster-info and written to `pki.ca`.
-    pub ca_hash: Option<KeyHash>,
-    /// How long an approval is waited for; the next run goes on with the same request. Default: 5m.
-    pub deadline: Option<Span>,
-}
-
-/// The CA's own key, on this machine.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct Local {
-    /// The file that holds the CA's private key (PEM).
-    pub key: RootPath,
-    /// Whether the key is destroyed here once the certificates stand. Default: false.
-    pub remove_after_use: Option<bool>,
-}
-
-/// A cfssl server's authenticated API.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct Cfssl {
-    /// The server's https URL.
-    pub url: HttpUrl,
-    /// The file that holds the authentication key in hexadecimal digits.
-    pub auth_key_file: RootPath,
-    /// The signing profile. Default: client.
-    pub profile: Option<String>,
-    /// Must be true on a worker, where such a key is worth as much as a cluster administrator's.
+    #[schemars(extend("propertyNames" = { "format": "node-name" }))]
+    pub members: BTreeMap<NodeName, IpAddr>,
+    /// Where the API server reaches the store. Default: port 2379 of each member.
+    pub endpoints: Option<Vec<HttpUrl>>,
+    /// Whether the member joins a cluster that is there already. Default: false.
     #[serde(default)]
-    pub accept_admin_equivalent_key: bool,
-}
-
-/// A person, who carries requests to the CA and certificates back (`nodeagent certs csr`, `nodeagent certs sign`).
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct Offline {
-    /// The directory of keys and requests, and of the certificates that are brought.
-    pub dir: RootPath,
+    pub join: bool,
+    /// Where the member keeps its data. Default: /var/lib/etcd.
+    pub data_dir: Option<RootPath>,
 }
 
 /// Kernel modules, sysctls and swap.
@@ -273,7 +172,7 @@ pub(super) struct Kernel {
     #[serde(default)]
     #[schemars(extend("propertyNames" = { "format": "module" }))]
     pub modules: BTreeMap<String, bool>,
-    /// Whether swap stays in use: the kubelet is then told to accept it. Default: false.
+    /// Whether swap stays in use: the kubelet is then told to accept it. Default: false, but on etcd nodes true.
     pub swap: Option<bool>,
     /// Sysctls by name.
     #[serde(default)]

@@ -18,6 +18,7 @@ mod document;
 mod errors;
 pub mod manifests;
 mod merge;
+mod names;
 mod places;
 mod proxy;
 mod quantities;

@@ -1,15 +1,21 @@
 //! Settings: the configuration as planners see it. Nothing in here is optional in the sense of "unset".
 
+mod certs;
+mod install;
+
 use std::collections::BTreeMap;
 use std::fmt;
-use std::time::Duration;
+use std::net::IpAddr;
 
 use serde::Serialize;
 
-use super::defaults;
+pub use self::certs::{CaSettings, CertsSettings, ExtraCertificate, KeyKind, Purpose, Signer};
+pub use self::install::{
+    ArtifactSettings, DownloadSettings, Form, ImageSettings, InstallSettings, LockSettings, Proxy, Vouch,
+};
 use super::values::{
-    ArtifactName, Cidr, HttpUrl, InterfaceName, KeyHash, Limit, ModuleName, NodeName, ProxyUrl, Rate, RootPath, Sha256,
-    SysctlKey, UnitName, Version,
+    Cidr, DnsDomain, HttpUrl, InterfaceName, LabelKey, LabelValue, Limit, ModuleName, NodeName, RootPath, Sha256,
+    SysctlKey, UnitName,
 };
 
 /// Where a value came from.
@@ -74,6 +80,8 @@ pub struct Settings {
     pub node: NodeSettings,
     /// The cluster that it joins.
     pub cluster: ClusterSettings,
+    /// The cluster's store.
+    pub etcd: EtcdSettings,
     /// Modules, sysctls and swap.
     pub kernel: KernelSettings,
     /// What to fetch.
@@ -99,17 +107,34 @@ pub struct Settings {
 /// What a node is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
-#[schemars(extend("x-not-in-this-version" = ["etcd", "controller", "edge", "kubeadm"]))]
+#[schemars(extend("x-not-in-this-version" = ["kubeadm"]))]
 pub enum Role {
+    /// Keeps the cluster's store, and nothing else.
+    Etcd,
+    /// Runs the API server, the controllers and the scheduler, with or without a member of the store; and pods that
+    /// tolerate it.
+    Controller,
     /// Runs pods: kubelet, kube-proxy and a container runtime.
     Worker,
+    /// A worker on a public address, for ingress.
+    Edge,
+}
+
+impl Role {
+    /// Whether kubelet, kube-proxy and a container runtime run there.
+    pub fn runs_pods(self) -> bool {
+        self != Self::Etcd
+    }
 }
 
 impl fmt::Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Worker => f.write_str("worker"),
-        }
+        f.write_str(match self {
+            Self::Etcd => "etcd",
+            Self::Controller => "controller",
+            Self::Worker => "worker",
+            Self::Edge => "edge",
+        })
     }
 }
 
@@ -122,6 +147,8 @@ pub struct NodeSettings {
     pub address: AddressChoice,
     /// Whether the address also goes to `/etc/environment`, under the names that coreos-cloudinit used.
     pub coreos_environment: bool,
+    /// Labels that the kubelet gives the node when it joins.
+    pub labels: BTreeMap<LabelKey, LabelValue>,
 }
 
 /// How the node's name is found.
@@ -147,18 +174,72 @@ pub enum AddressChoice {
 /// The cluster as this node needs to know it.
 #[derive(Debug, Clone)]
 pub struct ClusterSettings {
+    /// Its name.
+    pub name: String,
     /// Where the API server answers.
     pub api_server: HttpUrl,
     /// Other machines of the cluster, by name: asked for a route where the API server is this machine itself.
     pub peers: BTreeMap<NodeName, HttpUrl>,
+    /// Every machine of the cluster that is listed, by name.
+    pub nodes: BTreeMap<NodeName, NodeEntry>,
+    /// What connects pods.
+    pub network: PodNetwork,
     /// Addresses of pods.
     pub pod_cidr: Cidr,
     /// Addresses of services.
     pub service_cidr: Cidr,
     /// The cluster DNS's address.
-    pub dns: std::net::IpAddr,
+    pub dns: IpAddr,
     /// The cluster's DNS domain.
     pub domain: String,
+}
+
+/// A machine of the inventory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeEntry {
+    /// What it is for.
+    pub role: Role,
+    /// Its address.
+    pub address: IpAddr,
+    /// The addresses of its pods.
+    pub pod_cidr: Option<Cidr>,
+    /// Further names that its certificates are for.
+    pub names: Vec<DnsDomain>,
+}
+
+/// What connects pods.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum PodNetwork {
+    /// A bridge on each node, and routes between those of the inventory.
+    Bridge,
+    /// What somebody else brings.
+    #[serde(rename = "none")]
+    Foreign,
+}
+
+impl fmt::Display for PodNetwork {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Bridge => "bridge",
+            Self::Foreign => "none",
+        })
+    }
+}
+
+/// The cluster's store, as this node needs to know it.
+#[derive(Debug, Clone)]
+pub struct EtcdSettings {
+    /// Whether a member runs here.
+    pub member: bool,
+    /// All members by name; none where this node is the only one.
+    pub members: BTreeMap<NodeName, IpAddr>,
+    /// Where the API server reaches it.
+    pub endpoints: Vec<HttpUrl>,
+    /// Whether the member joins a cluster that is there already.
+    pub join: bool,
+    /// Where the member keeps its data.
+    pub data_dir: RootPath,
 }
 
 /// What the kernel step asks for.
@@ -170,223 +251,6 @@ pub struct KernelSettings {
     pub sysctls: BTreeMap<SysctlKey, String>,
     /// Whether swap stays in use.
     pub swap: bool,
-}
-
-/// What the install step fetches.
-#[derive(Debug, Clone)]
-pub struct InstallSettings {
-    /// The Kubernetes release.
-    pub version: Version,
-    /// Release mirrors, in the order of preference.
-    pub mirrors: Vec<HttpUrl>,
-    /// The lock file, where there is one.
-    pub lock: Option<LockSettings>,
-    /// The programs, by name.
-    pub artifacts: BTreeMap<ArtifactName, ArtifactSettings>,
-    /// The archives of container images, by name.
-    pub images: BTreeMap<ArtifactName, ImageSettings>,
-    /// Whether what is in place is read whole and hashed (`install --rehash`), rather than recognised by its receipt.
-    pub rehash: bool,
-}
-
-/// One program to fetch.
-#[derive(Debug, Clone)]
-pub struct ArtifactSettings {
-    /// Its version: part of the path where it is kept.
-    pub version: String,
-    /// Where it may be fetched, in the order of preference. `{arch}` stands for the machine's architecture.
-    pub urls: Vec<HttpUrl>,
-    /// Whether it is one of Kubernetes' own release, which not every architecture has.
-    pub of_kubernetes: bool,
-    /// What vouches for it.
-    pub vouch: Vouch,
-    /// What it is.
-    pub form: Form,
-    /// The directory where its programs are linked.
-    pub into: RootPath,
-    /// The units that run it, and must be restarted when another version takes its place.
-    pub run_by: Vec<UnitName>,
-}
-
-/// One archive of container images to fetch.
-#[derive(Debug, Clone)]
-pub struct ImageSettings {
-    /// Where it is fetched. `{arch}` stands for the machine's architecture.
-    pub url: HttpUrl,
-    /// Its digest.
-    pub sha256: Sha256,
-}
-
-/// What vouches for an artifact.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Vouch {
-    /// This digest.
-    Pinned(Sha256),
-    /// The lock file.
-    Lock,
-    /// The checksum that stands beside it on its server, over https only.
-    Published,
-}
-
-/// What an artifact is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Form {
-    /// One program.
-    Program,
-    /// An archive: the programs to take out of it, each with its path in there. `{arch}` is still to be filled in.
-    Archive(BTreeMap<ArtifactName, String>),
-    /// An archive of container images, which stays one.
-    Images,
-}
-
-/// The lock file, and what vouches for it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LockSettings {
-    /// A file on the node: whoever wrote the configuration wrote this.
-    File(RootPath),
-    /// A file to fetch, with the digest that it must have.
-    Pinned {
-        /// Where it is fetched.
-        url: HttpUrl,
-        /// Its digest.
-        sha256: Sha256,
-    },
-    /// A file to fetch, with the key that must have signed it.
-    Signed {
-        /// Where it is fetched.
-        url: HttpUrl,
-        /// Where its signature is.
-        signature: HttpUrl,
-        /// The public key's file.
-        key: RootPath,
-    },
-}
-
-/// How files are downloaded.
-#[derive(Debug, Clone)]
-pub struct DownloadSettings {
-    /// How many at the same time.
-    pub parallel: usize,
-    /// Through which proxy.
-    pub proxy: Proxy,
-    /// Files of CA certificates that mirrors may have, besides those that the system trusts.
-    pub roots: Vec<RootPath>,
-    /// What a mirror must send, over [`Self::stall_after`].
-    pub minimum_rate: Rate,
-    /// The time over which the rate is measured, and for which an answer is waited.
-    pub stall_after: Duration,
-    /// How long all downloads of one run may take together.
-    pub deadline: Duration,
-}
-
-impl Default for DownloadSettings {
-    fn default() -> Self {
-        Self {
-            parallel: defaults::PARALLEL.get(),
-            proxy: Proxy::OfEnvironment,
-            roots: Vec::new(),
-            minimum_rate: defaults::MINIMUM_RATE,
-            stall_after: defaults::STALL_AFTER.duration(),
-            deadline: defaults::DOWNLOAD_DEADLINE.duration(),
-        }
-    }
-}
-
-/// The proxy of downloads.
-#[derive(Debug, Clone)]
-pub enum Proxy {
-    /// The one that the environment names (`HTTPS_PROXY` and the like), if it names one.
-    OfEnvironment,
-    /// This one.
-    Named {
-        /// The proxy.
-        url: ProxyUrl,
-        /// What is asked without it.
-        bypass: Vec<String>,
-    },
-}
-
-/// Keys, certificates and who signs them.
-#[derive(Debug, Clone)]
-pub struct CertsSettings {
-    /// The directory of keys and certificates.
-    pub dir: RootPath,
-    /// The cluster's CA certificate.
-    pub ca: RootPath,
-    /// What keys are made.
-    pub key: KeyKind,
-    /// Who signs.
-    pub signer: Signer,
-}
-
-impl CertsSettings {
-    /// The directory in which requests wait for a person, if nothing else is said.
-    pub fn offline_dir(&self) -> RootPath {
-        match &self.signer {
-            Signer::Offline { dir } => dir.clone(),
-            _ => self.dir.join(defaults::OFFLINE_DIR),
-        }
-    }
-}
-
-/// What kind of key a certificate is for.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
-pub enum KeyKind {
-    /// ECDSA on the curve P-256: made at once, small, and accepted by everything in a cluster.
-    #[default]
-    #[serde(rename = "ecdsa-p256")]
-    EcdsaP256,
-    /// RSA, 2048 bits.
-    #[serde(rename = "rsa-2048")]
-    Rsa2048,
-    /// RSA, 4096 bits.
-    #[serde(rename = "rsa-4096")]
-    Rsa4096,
-}
-
-impl fmt::Display for KeyKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::EcdsaP256 => "ecdsa-p256",
-            Self::Rsa2048 => "rsa-2048",
-            Self::Rsa4096 => "rsa-4096",
-        })
-    }
-}
-
-/// Who signs this node's certificates.
-#[derive(Debug, Clone)]
-pub enum Signer {
-    /// The cluster's own signers, at its API server.
-    Kubernetes {
-        /// The file that holds the bootstrap token.
-        token_file: RootPath,
-        /// The hash of the CA's key, if its certificate is to be taken from the cluster.
-        ca_hash: Option<KeyHash>,
-        /// How long an approval is waited for.
-        deadline: Duration,
-    },
-    /// The CA's own key, on this machine.
-    Local {
-        /// The file that holds it.
-        key: RootPath,
-        /// Whether it goes once the certificates stand.
-        remove_after_use: bool,
-    },
-    /// A cfssl server's authenticated `authsign`.
-    Cfssl {
-        /// Its base URL.
-        url: HttpUrl,
-        /// The file that holds the authentication key in hexadecimal digits.
-        auth_key_file: RootPath,
-        /// The signing profile.
-        profile: String,
-    },
-    /// A person.
-    Offline {
-        /// The directory of keys, requests and brought certificates.
-        dir: RootPath,
-    },
 }
 
 /// What the clock must be like before anything is judged by it.

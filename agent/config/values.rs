@@ -11,6 +11,7 @@ use std::str::FromStr;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
+pub use super::names::{CertName, CommonName, LabelKey, LabelValue};
 pub use super::proxy::ProxyUrl;
 pub use super::quantities::{Parallel, Rate, Span};
 
@@ -83,6 +84,8 @@ macro_rules! checked_string {
         }
     };
 }
+
+pub(super) use checked_string;
 
 checked_string! {
     /// A path inside the root: absolute, without `.` or `..`, without a trailing slash (but for `/` itself).
@@ -526,6 +529,11 @@ pub struct Cidr {
 }
 
 impl Cidr {
+    /// How many bits all of its addresses share.
+    pub fn prefix(&self) -> u8 {
+        self.prefix
+    }
+
     /// Whether the address lies in this network. An address of the other family never does.
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.network, address) {
@@ -631,6 +639,10 @@ pub fn check_format(format: &str, text: &str) -> Result<(), BadValue> {
         "cidr" => check::<Cidr>(text),
         "artifact-version" => check::<ArtifactVersion>(text),
         "dns-domain" => check::<DnsDomain>(text),
+        "label-key" => check::<LabelKey>(text),
+        "label-value" => check::<LabelValue>(text),
+        "common-name" => check::<CommonName>(text),
+        "cert-name" => check::<CertName>(text),
         "limit" => check::<Limit>(text),
         "span" => check::<Span>(text),
         "rate" => check::<Rate>(text),

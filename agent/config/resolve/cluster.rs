@@ -1,0 +1,204 @@
+//! The cluster: its networks, its machines, its store.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use super::{Resolver, literal};
+use crate::config::defaults;
+use crate::config::document::{Cluster, Etcd, Machine};
+use crate::config::settings::{ClusterSettings, EtcdSettings, NameChoice, NodeEntry, PodNetwork, Role};
+use crate::config::values::{Cidr, HttpUrl, NodeName, RootPath};
+
+impl Resolver<'_> {
+    pub(super) fn cluster(&mut self, cluster: Cluster, own: &NameChoice) -> ClusterSettings {
+        self.https("cluster.apiServer", &cluster.api_server, "the kubelet sends its credentials there");
+        let pod_cidr = self.or_default("cluster.podCIDR", cluster.pod_cidr, literal(defaults::POD_CIDR));
+        let service_cidr =
+            self.or_default("cluster.serviceCIDR", cluster.service_cidr, literal(defaults::SERVICE_CIDR));
+        if overlap(&pod_cidr, &service_cidr) {
+            let message = format!("{pod_cidr} overlaps serviceCIDR {service_cidr}: no address may be both");
+            let key = if cluster.pod_cidr.is_some() { "cluster.podCIDR" } else { "cluster.serviceCIDR" };
+            self.refuse(key, message);
+        }
+        let dns = self.or_default("cluster.dns", cluster.dns, service_cidr.nth(defaults::DNS_OFFSET));
+        if !service_cidr.contains(dns) && cluster.dns.is_some() {
+            self.refuse("cluster.dns", format!("{dns} does not lie in serviceCIDR {service_cidr}"));
+        } else if !service_cidr.contains(dns) {
+            let message = format!("{service_cidr} is too small for {dns}, the default of cluster.dns: set cluster.dns");
+            self.refuse("cluster.serviceCIDR", message);
+        } else if dns == service_cidr.nth(1) {
+            self.refuse("cluster.dns", format!("{dns} is the first of serviceCIDR: it belongs to the API server"));
+        }
+        let domain = self.or_default("cluster.domain", cluster.domain, literal(defaults::DOMAIN));
+        let name = self.or_default("cluster.name", cluster.name, literal(defaults::CLUSTER_NAME));
+        let nodes = self.inventory(cluster.nodes, &pod_cidr, &service_cidr, own);
+        let network = self.pod_network(cluster.network, &nodes, own);
+        let Cluster { api_server, peers, .. } = cluster;
+        let (name, domain) = (name.into(), domain.into());
+        ClusterSettings { name, api_server, peers, nodes, network, pod_cidr, service_cidr, dns, domain }
+    }
+
+    /// The machines of the cluster, each with what no other has.
+    fn inventory(
+        &mut self,
+        given: BTreeMap<NodeName, Machine>,
+        pods: &Cidr,
+        services: &Cidr,
+        own: &NameChoice,
+    ) -> BTreeMap<NodeName, NodeEntry> {
+        let mut nodes: BTreeMap<NodeName, NodeEntry> = BTreeMap::new();
+        for (name, machine) in given {
+            let key = format!("cluster.nodes.{name}");
+            let Machine { role, address, pod_cidr, names } = machine;
+            let role = self.or_default(&format!("{key}.role"), role, Role::Worker);
+            for (what, network) in [("podCIDR", pods), ("serviceCIDR", services)] {
+                if network.contains(address) {
+                    let message = format!("{address} lies in {what} {network}: no machine can have it");
+                    self.refuse(&format!("{key}.address"), message);
+                }
+            }
+            if let Some((other, _)) = nodes.iter().find(|(_, entry)| entry.address == address) {
+                self.refuse(&format!("{key}.address"), format!("{address} is that of {other}, too"));
+            }
+            if let Some(cidr) = &pod_cidr {
+                let key = format!("{key}.podCIDR");
+                let shared = nodes.iter().find(|(_, entry)| entry.pod_cidr.is_some_and(|other| overlap(&other, cidr)));
+                if !pods.contains(cidr.nth(0)) || cidr.prefix() < pods.prefix() {
+                    self.refuse(&key, format!("{cidr} is no part of cluster.podCIDR {pods}"));
+                } else if let Some((other, _)) = shared {
+                    self.refuse(&key, format!("{cidr} overlaps that of {other}: no address may be of two nodes' pods"));
+                } else if !role.runs_pods() {
+                    self.refuse(&key, format!("a node of role {role} runs no pods"));
+                }
+            }
+            nodes.insert(name, NodeEntry { role, address, pod_cidr, names });
+        }
+        if let NameChoice::Pinned(own) = own
+            && let Some(entry) = nodes.get(own)
+            && entry.role != self.role
+        {
+            let message = format!("{} is not what role says: {}", entry.role, self.role);
+            self.refuse(&format!("cluster.nodes.{own}.role"), message);
+        }
+        nodes
+    }
+
+    /// What connects pods: by default what the inventory is enough for.
+    fn pod_network(
+        &mut self,
+        given: Option<PodNetwork>,
+        nodes: &BTreeMap<NodeName, NodeEntry>,
+        own: &NameChoice,
+    ) -> PodNetwork {
+        const KEY: &str = "cluster.network";
+        let without: Vec<&str> = nodes
+            .iter()
+            .filter(|(_, entry)| entry.role.runs_pods() && entry.pod_cidr.is_none())
+            .map(|(name, _)| name.as_str())
+            .collect();
+        let enough = if without.is_empty() && !nodes.is_empty() { PodNetwork::Bridge } else { PodNetwork::Foreign };
+        let network = self.or_default(KEY, given, enough);
+        if network == PodNetwork::Bridge && nodes.is_empty() {
+            self.refuse(KEY, "a bridge on each node wants cluster.nodes, with a podCIDR for each");
+        } else if network == PodNetwork::Bridge && !without.is_empty() {
+            self.refuse(
+                KEY,
+                format!("a bridge wants a podCIDR for each node: there is none for {}", without.join(", ")),
+            );
+        }
+        if let NameChoice::Pinned(own) = own
+            && network == PodNetwork::Bridge
+            && self.role.runs_pods()
+            && !nodes.is_empty()
+            && !nodes.contains_key(own)
+        {
+            self.refuse("cluster.nodes", format!("this node, {own}, is not among them, and so has no podCIDR"));
+        }
+        network
+    }
+
+    pub(super) fn etcd(&mut self, etcd: Etcd, cluster: &ClusterSettings, own: &NameChoice) -> EtcdSettings {
+        let of_role = |role| -> BTreeMap<NodeName, IpAddr> {
+            let nodes = cluster.nodes.iter().filter(|(_, entry)| entry.role == role);
+            nodes.map(|(name, entry)| (name.clone(), entry.address)).collect()
+        };
+        let etcd_nodes = of_role(Role::Etcd);
+        let apart = !etcd_nodes.is_empty();
+        let members = match (etcd.members.is_empty(), apart) {
+            (false, _) => etcd.members,
+            (true, true) => etcd_nodes,
+            (true, false) => of_role(Role::Controller),
+        };
+        let default = match self.role {
+            Role::Etcd => true,
+            Role::Controller => !apart,
+            Role::Worker | Role::Edge => false,
+        };
+        let member = match (self.role, etcd.member) {
+            (Role::Etcd, Some(false)) => {
+                self.refuse("etcd.member", "a member is all that a node of role etcd runs");
+                true
+            }
+            (role @ (Role::Worker | Role::Edge), Some(true)) => {
+                self.refuse("etcd.member", format!("no member runs on a node of role {role}"));
+                false
+            }
+            (_, given) => given.unwrap_or(default),
+        };
+        if let NameChoice::Pinned(own) = own
+            && member
+            && !members.is_empty()
+            && !members.contains_key(own)
+        {
+            let names: BTreeSet<&str> = members.keys().map(NodeName::as_str).collect();
+            let names = names.into_iter().collect::<Vec<_>>().join(", ");
+            self.refuse("etcd.members", format!("a member runs on this node, {own}, which is not among them: {names}"));
+        }
+        if etcd.join && members.len() < 2 {
+            self.refuse("etcd.join", "there is no other member to join: list all of them in etcd.members");
+        }
+        let endpoints = self.endpoints(etcd.endpoints, &members, member);
+        let data_dir = if member {
+            self.or_default("etcd.dataDir", etcd.data_dir, RootPath::literal(defaults::ETCD_DATA))
+        } else {
+            etcd.data_dir.unwrap_or_else(|| RootPath::literal(defaults::ETCD_DATA))
+        };
+        EtcdSettings { member, members, endpoints, join: etcd.join, data_dir }
+    }
+
+    /// Where the API server reaches the store.
+    fn endpoints(
+        &mut self,
+        given: Option<Vec<HttpUrl>>,
+        members: &BTreeMap<NodeName, IpAddr>,
+        member: bool,
+    ) -> Vec<HttpUrl> {
+        const KEY: &str = "etcd.endpoints";
+        let url = |address: IpAddr| {
+            literal(&format!("https://{}", std::net::SocketAddr::new(address, defaults::ETCD_CLIENT_PORT)))
+        };
+        if let Some(given) = given {
+            for url in &given {
+                self.https(KEY, url, "the whole cluster's Secrets go there");
+            }
+            return given;
+        }
+        let default: Vec<HttpUrl> = match members.is_empty() {
+            true => vec![url(std::net::Ipv4Addr::LOCALHOST.into())],
+            false => members.values().copied().map(url).collect(),
+        };
+        if self.role == Role::Controller {
+            if members.is_empty() && !member {
+                self.refuse(KEY, "is missing: no member of etcd runs here, and none is listed");
+            }
+            let shown: Vec<&str> = default.iter().map(HttpUrl::as_str).collect();
+            self.used(KEY, shown.join(", "));
+        }
+        default
+    }
+}
+
+/// Whether two networks share an address: then the first of one lies in the other.
+fn overlap(a: &Cidr, b: &Cidr) -> bool {
+    a.contains(b.nth(0)) || b.contains(a.nth(0))
+}
