@@ -23,7 +23,7 @@ pub mod request;
 pub mod show;
 pub mod signer;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 use self::ca_key::{CaKey, NoCopies};
 use self::carried::Carried;

@@ -3,6 +3,7 @@
 mod bootstrap;
 mod certs;
 mod clock;
+mod cluster;
 mod exit;
 mod images;
 mod install;
@@ -106,6 +107,9 @@ enum Command {
     Uninstall(rollback::UninstallArgs),
     /// Import the container images that containerd lacks
     Images(images::ImagesArgs),
+    /// On a controller: approve nodes' certificates, and apply what a cluster
+    /// lacks, as nodeagent-cluster.service does
+    Cluster(cluster::ClusterArgs),
     /// Pin the digests of a release in a lock file; make and check mirrors
     Lock(lock::LockArgs),
     /// Print the JSON Schema of node.yaml
@@ -147,6 +151,7 @@ async fn dispatch(command: Command, global: &Global, tell: &Teller) -> Result<Ex
         Command::Rollback(args) => rollback::run(args, global, tell).await,
         Command::Uninstall(args) => rollback::uninstall(args, global, tell).await,
         Command::Images(args) => images::run(args, global, tell).await,
+        Command::Cluster(args) => cluster::run(args, global, tell).await,
         Command::Lock(args) => lock::run(args, tell).await,
         Command::Schema => {
             schema::run();
