@@ -267,36 +267,53 @@ mod tests {
         }
     }
 
-    /// A request, well signed, that names the node and then somebody else.
+    /// A request, well signed, that names the node and then somebody else: no library makes such a thing.
     fn two_sets_of_names(in_one_attribute: bool) -> String {
         use openssl::hash::MessageDigest;
-        use openssl::stack::Stack;
-        use openssl::x509::extension::SubjectAlternativeName;
-        use openssl::x509::{X509NameBuilder, X509ReqBuilder};
+        use openssl::sign::Signer;
 
-        let key = PKey::private_key_from_pem(&new_key().to_pem().expect("PEM")).expect("a key");
-        let make = || {
-            let mut subject = X509NameBuilder::new()?;
-            subject.append_entry_by_nid(Nid::ORGANIZATIONNAME, "system:nodes")?;
-            subject.append_entry_by_nid(Nid::COMMONNAME, "system:node:worker-01")?;
-            let mut builder = X509ReqBuilder::new()?;
-            builder.set_subject_name(&subject.build())?;
-            builder.set_pubkey(&key)?;
-            let names = |name| SubjectAlternativeName::new().dns(name).build(&builder.x509v3_context(None));
-            let all = [names("worker-01")?, names("kubernetes")?];
-            let mut stack = Stack::new()?;
-            for (at, extension) in all.into_iter().enumerate() {
-                if at > 0 && !in_one_attribute {
-                    builder.add_extensions(&stack)?;
-                    stack = Stack::new()?;
-                }
-                stack.push(extension)?;
-            }
-            builder.add_extensions(&stack)?;
-            builder.sign(&key, MessageDigest::sha256())?;
-            builder.build().to_pem()
+        use crate::certs::authority::elements;
+
+        let tlv = |tag: u8, content: &[u8]| {
+            let length = u16::try_from(content.len()).expect("a short request").to_be_bytes();
+            [&[tag, 0x82][..], &length, content].concat()
         };
-        let pem: Result<Vec<u8>, ErrorStack> = make();
-        String::from_utf8(pem.expect("a request")).expect("PEM")
+        let content = |der: &[u8]| elements(der).next().expect("an element").1.to_vec();
+        let key = new_key();
+        let info = |name: &str| {
+            let pem =
+                request(&Wanted { dns: vec![name.into()], ips: Vec::new(), ..server() }, &key).expect("a request");
+            let der = X509Req::from_pem(pem.as_bytes()).and_then(|request| request.to_der()).expect("DER");
+            content(&content(&der))
+        };
+        let (one, other) = (info("worker-01"), info("kubernetes"));
+        let attribute = |info: &[u8]| elements(info).nth(3).expect("attributes").1.to_vec();
+        let parts: Vec<Vec<u8>> = elements(&one).take(3).map(|(tag, content)| tlv(tag, content)).collect();
+        let attributes = if in_one_attribute {
+            // Attribute, its values, the extensions.
+            let identifier = |attribute: &[u8]| {
+                let attribute = content(attribute);
+                let (tag, identifier) = elements(&attribute).next().expect("an identifier");
+                tlv(tag, identifier)
+            };
+            let extensions = |attribute: &[u8]| {
+                let attribute = content(attribute);
+                content(elements(&attribute).nth(1).expect("values").1)
+            };
+            let both = [extensions(&attribute(&one)), extensions(&attribute(&other))].concat();
+            tlv(0x30, &[identifier(&attribute(&one)), tlv(0x31, &tlv(0x30, &both))].concat())
+        } else {
+            [attribute(&one), attribute(&other)].concat()
+        };
+        let info = tlv(0x30, &[parts.concat(), tlv(0xa0, &attributes)].concat());
+        let secret = PKey::private_key_from_pem(&key.to_pem().expect("PEM")).expect("a key");
+        let signature = Signer::new(MessageDigest::sha256(), &secret).and_then(|mut s| s.sign_oneshot_to_vec(&info));
+        let signature = [vec![0], signature.expect("a signature")].concat();
+        // ecdsa-with-SHA256
+        let algorithm = [0x30, 0x0a, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x02];
+        let der = tlv(0x30, &[info, algorithm.to_vec(), tlv(0x03, &signature)].concat());
+        let pem = X509Req::from_der(&der).and_then(|request| request.to_pem()).expect("OpenSSL reads it");
+        assert!(Asked::read(&pem).is_ok(), "it is well signed");
+        String::from_utf8(pem).expect("PEM")
     }
 }

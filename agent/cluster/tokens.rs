@@ -141,7 +141,7 @@ mod tests {
     use super::*;
 
     const GOOD: &str = "apiVersion: nodeagent.io/v1alpha1\nkind: BootstrapTokens\ntokens:\n  worker-1: { token: \
-                        abcdef.0123456789abcdef, expires: 2026-11-22T12:00:00Z }\n";
+                        abcdef.fedcba9876543210, expires: 2026-11-22T12:00:00Z }\n";
 
     #[test]
     fn a_file_becomes_secrets_for_one_machine_each() {
@@ -150,7 +150,7 @@ mod tests {
         assert_eq!(token.note(), ("token.abcdef".to_owned(), "worker-1 2026-11-22T12:00:00Z".to_owned()));
         let secret = token.secret();
         assert_eq!(secret["metadata"]["annotations"], json!({ "nodeagent.io/node": "worker-1" }));
-        assert_eq!(secret["data"]["token-secret"], encode_block(b"0123456789abcdef"));
+        assert_eq!(secret["data"]["token-secret"], encode_block(b"fedcba9876543210"));
         assert_eq!(secret["data"]["expiration"], encode_block(b"2026-11-22T12:00:00Z"));
     }
 
@@ -166,7 +166,7 @@ mod tests {
             ("apiVersion", "---\nkind: x\n---\napiVersion", "one document"),
         ] {
             let why = parse(GOOD.replacen(from, to, 1).into_bytes()).map(drop).expect_err(to);
-            assert!(why.contains(part) && !why.contains("0123456789abcdef"), "{to}: {why}");
+            assert!(why.contains(part) && !why.contains("fedcba9876543210"), "{to}: {why}");
         }
     }
 }
