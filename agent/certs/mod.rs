@@ -27,7 +27,7 @@ mod service_account;
 pub mod show;
 pub mod signer;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 use self::ca_key::{CaKey, NoCopies};
 use self::carried::Carried;

@@ -8,11 +8,12 @@
 mod components;
 pub mod versions;
 
+use std::collections::BTreeSet;
 use std::slice;
 
 use self::components::{Component, ConfigFile, Node};
 use crate::config::catalogue::IMAGES_UNIT;
-use crate::config::settings::{Origin, Settings, Signer};
+use crate::config::settings::{Origin, Role, Settings, Signer};
 use crate::config::values::{RootPath, UnitName};
 use crate::engine::change::{Change, Debt, SCRATCH, Verb};
 use crate::engine::file::{ManagedFile, ManagedLink};
@@ -93,21 +94,24 @@ fn renewal(settings: &Settings, why: &Origin, all: &mut Vec<Planned>) -> Planned
     service(&UnitName::literal(RENEWAL_TIMER.0), RENEWAL_TIMER.1, after, why, all)
 }
 
-/// The directories outside of [`RENEWED`] in which a renewal has something to write: pairs, a CA's key to destroy, or keys
-/// whose requests are open.
+/// The directories outside of [`RENEWED`] in which a renewal has something to write: pairs, a CA's key to destroy, keys
+/// whose requests are open, or the service accounts' public key.
 fn renewed_elsewhere(settings: &Settings) -> Vec<RootPath> {
-    let key = match &settings.certs.signer {
+    let certs = &settings.certs;
+    let signers =
+        [&certs.signer, &certs.etcd.signer].into_iter().chain(certs.front_proxy.as_ref().map(|ca| &ca.signer));
+    let of_signers = signers.filter_map(|signer| match signer {
         Signer::Local { key, remove_after_use: true } => Some(key.parent()),
         // Not the directory itself, which comes and goes.
         Signer::Kubernetes { .. } => Some(RootPath::literal(SCRATCH).parent()),
         Signer::Offline { dir } => Some(dir.clone()),
         _ => None,
-    };
+    });
     let inside = |dir: &RootPath| dir.as_str() == RENEWED || dir.as_str().starts_with(&format!("{RENEWED}/"));
-    let mut all: Vec<RootPath> = [settings.certs.dir.clone()].into_iter().chain(key).collect();
-    all.retain(|dir| !inside(dir));
-    all.dedup();
-    all
+    let service_accounts = (settings.role == Role::Controller).then(|| certs.service_account_key.parent());
+    let all: BTreeSet<RootPath> =
+        of_signers.chain([certs.dir.clone()]).chain(service_accounts).filter(|dir| !inside(dir)).collect();
+    all.into_iter().collect()
 }
 
 fn planned(name: String, why: &Origin, owes: Vec<Debt>, what: Box<dyn Resource>) -> Planned {
