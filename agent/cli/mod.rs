@@ -3,6 +3,7 @@
 mod bootstrap;
 mod certs;
 mod clock;
+mod cloud_config;
 mod exit;
 mod images;
 mod install;
@@ -108,6 +109,8 @@ enum Command {
     Images(images::ImagesArgs),
     /// Pin the digests of a release in a lock file; make and check mirrors
     Lock(lock::LockArgs),
+    /// Make each machine's user-data, CAs and kubeconfig from a cluster.yaml
+    CloudConfig(cloud_config::CloudConfigArgs),
     /// Print the JSON Schema of node.yaml
     Schema,
 }
@@ -147,6 +150,7 @@ async fn dispatch(command: Command, global: &Global, tell: &Teller) -> Result<Ex
         Command::Rollback(args) => rollback::run(args, global, tell).await,
         Command::Uninstall(args) => rollback::uninstall(args, global, tell).await,
         Command::Images(args) => images::run(args, global, tell).await,
+        Command::CloudConfig(args) => cloud_config::run(args, global),
         Command::Lock(args) => lock::run(args, tell).await,
         Command::Schema => {
             schema::run();
