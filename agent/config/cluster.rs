@@ -1,180 +1,25 @@
-//! An operator's `cluster.yaml`: a whole cluster, from which the NodeConfig of each of its machines follows.
+//! An operator's `cluster.yaml`: a whole cluster, from which the `NodeConfig` of each of its machines follows.
 //!
-//! It is read as strictly as a NodeConfig, and what it passes on to the machines is checked as theirs: a machine's
+//! It is read as strictly as a `NodeConfig`, and what it passes on to the machines is checked as theirs: a machine's
 //! document is put together as a tree whose every value still knows its line of `cluster.yaml`.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
-use super::document::Kubernetes;
 use super::errors::{ConfigErrors, Problem};
 use super::merge::merge;
 use super::places::Places;
-use super::settings::{KeyKind, PodNetwork, Role, Settings};
+use super::settings::{PodNetwork, Role, Settings};
 use super::tree::{Entry, Map, Node, Position, Scalar, Value};
-use super::values::{Cidr, DnsDomain, HttpUrl, NodeName, Sha256, Span};
+use super::values::{Cidr, HttpUrl, NodeName, Span};
 use super::{SCHEMA, Source, check, defaults, read};
+use document::Document;
+pub use document::{Agent, Machine, Pki};
 
-/// What all machines of a cluster have in common, and the machines.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schemars(title = "Cluster")]
-struct Document {
-    /// The version of this format.
-    #[expect(dead_code, reason = "the check reads it")]
-    api_version: ApiVersion,
-    /// The kind of document.
-    #[expect(dead_code, reason = "the check reads it")]
-    kind: Kind,
-    /// The cluster's name. Default: kubernetes.
-    name: Option<DnsDomain>,
-    /// The API server's https URL.
-    api_server: HttpUrl,
-    /// Addresses of pods: each machine that runs some gets a /24 of it (a /64 of IPv6). Default: 10.244.0.0/16.
-    #[serde(rename = "podCIDR")]
-    pod_cidr: Option<Cidr>,
-    /// Addresses of services. Default: 10.96.0.0/12.
-    #[serde(rename = "serviceCIDR")]
-    #[expect(dead_code, reason = "the machines' own documents have it")]
-    service_cidr: Option<Cidr>,
-    /// What connects pods: `bridge`, or `none` for what you bring yourself; the machines get no `podCIDR` then.
-    /// Default: bridge.
-    network: Option<PodNetwork>,
-    /// The agent that the machines run.
-    agent: Agent,
-    /// The Kubernetes release and the programs to install, as in a NodeConfig.
-    #[expect(dead_code, reason = "the machines' own documents have it")]
-    kubernetes: Kubernetes,
-    /// The CAs and keys that are made here.
-    #[serde(default)]
-    pki: Pki,
-    /// The bootstrap tokens.
-    #[serde(default)]
-    tokens: Tokens,
-    /// The machines, by name.
-    #[schemars(extend("propertyNames" = { "format": "node-name" }))]
-    nodes: BTreeMap<NodeName, Machine>,
-    /// A part of a NodeConfig for every machine.
-    #[expect(dead_code, reason = "the machines' own documents have it")]
-    defaults: Option<Fragment>,
-    /// A part of a NodeConfig for every machine of a role, over `defaults`.
-    #[serde(default)]
-    #[expect(dead_code, reason = "the machines' own documents have it")]
-    roles: Roles,
-}
-
-/// A part of a NodeConfig for each role.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[expect(dead_code, reason = "the machines' own documents have it")]
-struct Roles {
-    /// For members of etcd alone.
-    etcd: Option<Fragment>,
-    /// For controllers.
-    controller: Option<Fragment>,
-    /// For workers.
-    worker: Option<Fragment>,
-    /// For workers on a public address.
-    edge: Option<Fragment>,
-}
-
-/// The version of this format.
-#[derive(Debug, Deserialize, JsonSchema)]
-enum ApiVersion {
-    #[serde(rename = "nodeagent.io/v1alpha1")]
-    V1Alpha1,
-}
-
-/// The kind of document.
-#[derive(Debug, Deserialize, JsonSchema)]
-enum Kind {
-    Cluster,
-}
-
-/// The agent that the machines run.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Agent {
-    /// Where the machines fetch it.
-    pub url: HttpUrl,
-    /// Its SHA-256, 64 hexadecimal digits: nothing else is run.
-    pub sha256: Sha256,
-}
-
-/// The CAs and keys that are made for a cluster.
-#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Pki {
-    /// What kind of keys the CAs and the machines have. Default: ecdsa-p256.
-    pub key: Option<KeyKind>,
-    /// Whether etcd trusts the cluster's CA instead of one of its own. Then every client certificate of the cluster opens
-    /// etcd. Default: false.
-    #[serde(default)]
-    pub shared_etcd_ca: bool,
-    /// Whether the API server has no aggregation layer, and so no CA for one. Default: false.
-    #[serde(default)]
-    pub no_aggregation: bool,
-    /// Whether Secrets are encrypted at rest, with a key that is made here. Default: false.
-    #[serde(default)]
-    pub encrypt_secrets: bool,
-}
-
-/// The bootstrap tokens.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Tokens {
-    /// How long a token can be used to join. Default: 24h.
-    ttl: Option<Span>,
-}
-
-/// A machine of the cluster.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Machine {
-    /// What it is for. Default: worker.
-    role: Option<Role>,
-    /// Its address, as all others of the cluster reach it.
-    pub address: IpAddr,
-    /// The addresses of its pods. Default: the next of the cluster's `podCIDR` that no other has.
-    #[serde(rename = "podCIDR")]
-    pub pod_cidr: Option<Cidr>,
-    /// Further names that its certificates are for.
-    #[serde(default)]
-    #[expect(dead_code, reason = "the machines' own documents have it")]
-    names: Vec<DnsDomain>,
-    /// A part of a NodeConfig for this machine, over `defaults` and its role's.
-    #[expect(dead_code, reason = "the machines' own documents have it")]
-    config: Option<Fragment>,
-}
-
-impl Machine {
-    /// What it is for.
-    pub fn role(&self) -> Role {
-        self.role.unwrap_or(Role::Worker)
-    }
-}
-
-/// A part of a NodeConfig. It is taken out before this document is checked, and checked within each machine's own.
-#[derive(Debug, Clone, Deserialize)]
-struct Fragment {}
-
-impl JsonSchema for Fragment {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "Fragment".into()
-    }
-    fn inline_schema() -> bool {
-        true
-    }
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "object" })
-    }
-}
+mod document;
 
 /// Made once: it is the same every time.
 static CLUSTER: LazyLock<Json> = LazyLock::new(json_schema);
@@ -213,7 +58,7 @@ pub struct Cluster {
     places: Places,
 }
 
-/// The NodeConfig of one machine.
+/// The `NodeConfig` of one machine.
 pub struct NodeConfig {
     /// The document, its keys at the top in the order of the format's description.
     pub document: Json,
@@ -222,7 +67,7 @@ pub struct NodeConfig {
 }
 
 impl Cluster {
-    /// Reads it. The parts of NodeConfigs in it are read with [`Self::node_configs`].
+    /// Reads it. The parts of `NodeConfig`s in it are read with [`Self::node_configs`].
     pub fn load(source: Source) -> Result<Self, ConfigErrors> {
         let (tree, mut problems) = read(&[source]).map_err(ConfigErrors::new)?;
         match check::check(&CLUSTER, &without_fragments(&tree)) {
@@ -304,7 +149,8 @@ impl Cluster {
                 }
                 // What stands in `kubernetes` or `defaults` is wrong for each machine alike, and said once.
                 Err(errors) => {
-                    problems.extend(errors.into_iter().filter(|found| !problems.contains(found)).collect::<Vec<_>>())
+                    let new: Vec<Problem> = errors.into_iter().filter(|error| !problems.contains(error)).collect();
+                    problems.extend(new);
                 }
             }
         }
@@ -377,7 +223,7 @@ impl Cluster {
         pki
     }
 
-    /// The machines as a NodeConfig lists them.
+    /// The machines as a `NodeConfig` lists them.
     fn inventory(&self, pods: &BTreeMap<NodeName, Cidr>) -> Entry {
         let at = self.places.at("nodes");
         let mut nodes = Map::new();
@@ -419,7 +265,7 @@ fn child<'n>(node: &'n Node, name: &str) -> Option<&'n Entry> {
     }
 }
 
-/// The document without the parts of NodeConfigs, as long as they are maps: the check says what it wants of others.
+/// The document without the parts of `NodeConfig`s, as long as they are maps: the check says what it wants of others.
 fn without_fragments(tree: &Node) -> Node {
     fn cut(map: &mut Map, name: &str) {
         if map.get(name).is_some_and(|entry| matches!(entry.node.value, Value::Map(_))) {
@@ -439,7 +285,9 @@ fn without_fragments(tree: &Node) -> Node {
     let Some(map) = inner(&mut tree) else { return tree };
     cut(map, "defaults");
     if let Some(roles) = inside(map, "roles") {
-        ROLES.into_iter().for_each(|role| cut(roles, role));
+        for role in ROLES {
+            cut(roles, role);
+        }
     }
     for machine in inside(map, "nodes").into_iter().flat_map(|nodes| nodes.values_mut()) {
         if let Some(machine) = inner(&mut machine.node) {
@@ -449,7 +297,7 @@ fn without_fragments(tree: &Node) -> Node {
     tree
 }
 
-/// The keys of [`Roles`].
+/// The keys of [`document::Roles`].
 const ROLES: [&str; 4] = ["etcd", "controller", "worker", "edge"];
 
 /// A value of our own, as if it stood at a place of the document.

@@ -1,4 +1,4 @@
-//! The config drive: a small ISO 9660 image (ECMA-119) with the label `config-2`, as OpenStack hands it to its machines.
+//! The config drive: a small ISO 9660 image (ECMA-119) with the label `config-2`, as `OpenStack` hands it to its machines.
 //!
 //! Names are in lower case, which the standard does not have and every reader accepts: they must be the same for one that
 //! folds names and one that does not. Nothing in the image depends on the time or on the machine that makes it.
@@ -17,7 +17,7 @@ const RECORDED: [u8; 7] = [70, 1, 1, 0, 0, 0, 0];
 /// … and as a volume has it (8.4.26.1): no date.
 const NO_DATE: [u8; 17] = *b"0000000000000000\0";
 
-/// Where the user-data of an OpenStack machine is, by the version of the format. coreos-cloudinit knows `latest` alone;
+/// Where the user-data of an `OpenStack` machine is, by the version of the format. coreos-cloudinit knows `latest` alone;
 /// cloud-init takes the newest version that it knows, and `latest` only where there is none. So each gets its own.
 const FOR_COREOS: &str = "latest";
 const FOR_CLOUD_INIT: &str = "2012-08-10";
@@ -96,7 +96,7 @@ fn image(root: Vec<Item>) -> Vec<u8> {
         }
         image.extend(padded(sector));
     }
-    files.into_iter().for_each(|file| image.extend(padded(file)));
+    image.extend(files.into_iter().flat_map(padded));
     image
 }
 

@@ -146,14 +146,13 @@ fn find_ca(dir: &Path, store: &mut Store, new: NewAuthority, kind: KeyKind, now:
 /// RSA, as kubeadm makes it: tokens are also checked outside of the cluster (OIDC), where not everyone knows ECDSA.
 fn find_service_account(store: &mut Store) -> Result<(Zeroizing<String>, String), Fault> {
     let path = RootPath::literal("/sa-key.pem");
-    let secret = match store.read(&path)? {
-        Some(there) => Zeroizing::new(there),
-        None => {
-            let fail = |why: KeyError| KeysError::Make { path: store.display(&path), why: why.to_string() };
-            let made = Key::generate(KeyKind::Rsa2048).and_then(|key| key.to_pem()).map_err(fail)?;
-            store.put(&path, &made, Meta::SECRET)?;
-            made
-        }
+    let secret = if let Some(there) = store.read(&path)? {
+        Zeroizing::new(there)
+    } else {
+        let fail = |why: KeyError| KeysError::Make { path: store.display(&path), why: why.to_string() };
+        let made = Key::generate(KeyKind::Rsa2048).and_then(|key| key.to_pem()).map_err(fail)?;
+        store.put(&path, &made, Meta::SECRET)?;
+        made
     };
     let key = Key::from_pem(&secret).map_err(|source| KeysError::Unusable { path: store.display(&path), source })?;
     let public = key.public().and_then(|public| public.public_key_to_pem());

@@ -184,7 +184,7 @@ pub fn make(order: Order) -> Result<Made, Fault> {
     let mut ready = Vec::new();
     for (name, config) in &configs {
         let token = tokens.tokens.get(name);
-        let files = Files::new(name, config, &cluster, &keys, token, &tokens_text)?;
+        let files = Files::new(name, config, &cluster, &keys, token, &tokens_text);
         files.judge(name, &keys, order.any_size)?;
         ready.push((name, config, files));
     }
@@ -242,7 +242,7 @@ impl Files {
         keys: &Keys,
         token: Option<&kept::BootstrapToken>,
         tokens: &str,
-    ) -> Result<Self, Fault> {
+    ) -> Self {
         let node_yaml = node::node_yaml(
             config,
             "Written by nodeagent cloud-config: change cluster.yaml, or put what is for this node alone into node.d/.",
@@ -265,7 +265,7 @@ impl Files {
         let [(_, cloud_init), (_, coreos), ..] = &user_data;
         let config_drive = Zeroizing::new(image::config_drive(cloud_init, coreos, &meta_data));
         let user_data = user_data.map(|(file, text)| (file, Zeroizing::new(text)));
-        Ok(Self { node_yaml, user_data, config_drive, secrets: node::secrets(config, keys, tokens) })
+        Self { node_yaml, user_data, config_drive, secrets: node::secrets(config, keys, tokens) }
     }
 
     /// Whether these can be given away: no key in what many can read, and not more than is taken.
@@ -289,10 +289,10 @@ impl Files {
             store.put(&dir.join(file), text.as_bytes(), Meta::SECRET)?;
         }
         store.put(&dir.join("config-2.img"), &self.config_drive, Meta::SECRET)?;
-        let mut made = Vec::new();
+        let mut brought = Vec::new();
         let mut listed = serde_json::Map::new();
         if self.secrets.is_empty() {
-            return Ok(made);
+            return Ok(brought);
         }
         let closed = dir.join("secrets");
         store.dir(&closed, Meta::root(0o700))?;
@@ -300,11 +300,11 @@ impl Files {
             let (file, mode) = (closed.join(path.name()), format!("{mode:04o}"));
             store.put(&file, content.as_bytes(), Meta::SECRET)?;
             listed.insert(path.name().to_owned(), json!({ "path": path, "mode": mode }));
-            made.push(MadeSecret { file: store.display(&file), path: path.clone(), mode });
+            brought.push(MadeSecret { file: store.display(&file), path: path.clone(), mode });
         }
         let header = "# Bring each file of secrets/ to its path on the machine, root's, with this mode.\n";
         store.put(&dir.join("secrets.yaml"), format!("{header}{}", yaml::print(&listed)).as_bytes(), Meta::FILE)?;
-        Ok(made)
+        Ok(brought)
     }
 }
 

@@ -49,14 +49,18 @@ fn under(value: &Value, indent: usize, text: &mut String) {
     match value {
         Value::Object(map) if !map.is_empty() => {
             text.push('\n');
-            map.iter().for_each(|(name, value)| entry(name, value, indent + 2, text));
+            for (name, value) in map {
+                entry(name, value, indent + 2, text);
+            }
         }
         Value::Array(items) if !items.is_empty() => {
             text.push('\n');
-            items.iter().for_each(|item| list_item(item, indent + 2, text));
+            for item in items {
+                list_item(item, indent + 2, text);
+            }
         }
         Value::String(lines) => match literal(lines, indent + 2) {
-            Some(block) => text.push_str(&format!(" {block}")),
+            Some(block) => text.extend([" ", &block]),
             None => push_line(&format!(" {}", scalar(lines, false)), text),
         },
         other => push_line(&format!(" {other}"), text),
@@ -71,7 +75,9 @@ fn list_item(item: &Value, indent: usize, text: &mut String) {
         (None, Value::Object(map)) if !map.is_empty() => {
             // The first key stands behind the dash, the others below it.
             let mut lines = String::new();
-            map.iter().for_each(|(name, value)| entry(name, value, indent + 2, &mut lines));
+            for (name, value) in map {
+                entry(name, value, indent + 2, &mut lines);
+            }
             text.push(' ');
             text.push_str(&lines[indent + 2..]);
         }
