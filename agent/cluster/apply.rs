@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::api::{Api, is_answer, said};
+use super::complete::complete;
 use crate::engine::fault::Explain;
 use crate::host::http::HttpError;
 
@@ -101,7 +102,7 @@ impl<'a> Applier<'a> {
         let version = |object: &Value| object["metadata"]["resourceVersion"].as_str().map(str::to_owned);
         let before = self.api.find(&path).await?.as_ref().and_then(version);
         let query = format!("{path}?fieldManager={MANAGER}&force={force}");
-        let after = self.api.0.patch(&query, "application/apply-patch+yaml", object).await?;
+        let after = self.api.0.patch(&query, "application/apply-patch+yaml", &complete(object)).await?;
         Ok(match before {
             None => Applied::Made,
             Some(before) if version(&after).as_deref() == Some(&before) => Applied::Same,

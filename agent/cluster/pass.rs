@@ -144,7 +144,8 @@ impl<'a> Pass<'a> {
             let all = match manifests(&Source { name: file.clone(), text }) {
                 Ok(all) => all,
                 Err(problem) => {
-                    self.complain(&file, problem.to_string(), "nothing of this file was applied");
+                    let place = format!("{file}:{}:{}", problem.line, problem.column);
+                    self.complain(&place, problem.message, "nothing of this file was applied");
                     continue;
                 }
             };
