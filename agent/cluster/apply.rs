@@ -112,10 +112,8 @@ impl<'a> Applier<'a> {
 
     /// The object's path.
     async fn path(&mut self, named: &Named<'_>) -> Result<String, ApplyError> {
-        let group = match named.version.contains('/') {
-            true => format!("/apis/{}", named.version),
-            false => format!("/api/{}", named.version),
-        };
+        let api = if named.version.contains('/') { "apis" } else { "api" };
+        let group = format!("/{api}/{}", named.version);
         let key = (named.version.to_owned(), named.kind.to_owned());
         if !self.kinds.contains_key(&key) {
             // Not one by one: the next object is likely of the same group.

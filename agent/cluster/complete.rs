@@ -1,5 +1,5 @@
 //! What the API fills in by itself where a manifest leaves it out or writes it shorter, but not before it compares: up to
-//! 1.20 server-side apply refuses a port without its protocol (kubernetes#92332), and a quantity that is a number.
+//! 1.20 server-side apply refuses a port without its protocol (structured-merge-diff#183), and a quantity that is a number.
 //! `kubectl apply` takes both, and so do manifests that people have.
 
 use serde_json::{Value, json};
