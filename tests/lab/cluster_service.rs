@@ -426,3 +426,45 @@ fn of_two_controllers_one_works_and_the_other_takes_over() -> Result<()> {
         Ok(())
     })
 }
+
+/// The process whose command line has this in it, and its arguments.
+fn program(part: &str) -> Result<(nix::unistd::Pid, Vec<String>)> {
+    for entry in fs::read_dir("/proc")?.filter_map(Result::ok) {
+        let Ok(pid) = entry.file_name().to_string_lossy().parse() else { continue };
+        let line = fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
+        let args: Vec<String> = line.split_terminator('\0').map(str::to_owned).collect();
+        // Not those that only wait for it.
+        if args.first().is_some_and(|name| name.ends_with("kube-apiserver")) && line.contains(part) {
+            return Ok((nix::unistd::Pid::from_raw(pid), args));
+        }
+    }
+    anyhow::bail!("no process has {part} in its command line")
+}
+
+#[test]
+fn an_api_server_that_starts_anew_is_found_again() -> Result<()> {
+    Lab::run("cluster-anew", |lab| {
+        let plane = lab.start_control_plane()?;
+        let mut controller = Controller::new(lab)?;
+        let mut service = controller.start()?;
+        service.tells("Secret kube-system/bootstrap-token-second: made")?;
+        let (pid, args) = program(&lab.directory().display().to_string())?;
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL)?;
+        service.tells("looking after the cluster begins anew")?;
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let _again = lab.start_in_network("kube-apiserver", &args, &lab.directory().join("again.log"))?;
+        process::wait_until("the API server to be ready", SOON, || plane.kubectl(&["get", "--raw=/readyz"]))?;
+
+        let config = format!("--kubeconfig={}", lab.directory().join("control-plane/admin.conf").display());
+        let groups = ["--as-group=system:nodes", "--as-group=system:authenticated"];
+        let by_node = [config.as_str(), "--as=system:node:worker-01", groups[0], groups[1]];
+        ask(lab, &plane, "renewal", "kube-apiserver-client-kubelet", &client("worker-01"), &by_node)?;
+        service.tells("approved renewal of system:node:worker-01")?;
+        let told = service.told()?;
+        ensure!(told.lines().count() < 40, "it tells too much: {told}");
+        // No second process took the Lease, nor was it let go.
+        let lease = get(&plane, &["lease", "--namespace=kube-system", "nodeagent"])?;
+        ensure!(lease["spec"]["leaseTransitions"] == 0, "{lease}");
+        service.daemon.terminate(SOON)
+    })
+}
