@@ -3,8 +3,9 @@
 //! Replaces `generate-tls-keys.sh`, which brought the CA's private key to every worker, signed the same `CN=worker` for
 //! all of them without a usage, and took any file of the right name for a good certificate.
 //!
-//! *Inputs*: the CA's certificate, the signer of `pki.signer`, the node's name and address.
-//! *Outputs*: one file per pair below `pki/`, certificate then key, root's alone; the kubeconfigs that point to them.
+//! *Inputs*: the CAs' certificates, the signer of each, the node's name and address, the inventory.
+//! *Outputs*: one file per pair below `pki/`, certificate then key, root's alone ([`needs`] has them by role); the
+//! kubeconfigs that point to them; on controllers the service accounts' key and the encryption of Secrets.
 //! *What makes it idempotent*: a pair is judged by what it says ([`check`]), never by whether a file exists. It is made
 //! anew when it no longer fits the key, the CA, the name, the address or the usage, or when less than a third of its
 //! life is left; a signer's answer must pass the same judgement before it replaces anything.
@@ -15,25 +16,31 @@ mod ca_key;
 mod carried;
 pub mod check;
 mod discovery;
+mod encryption;
 pub mod issue;
 pub mod key;
 pub mod kubeconfig;
+pub mod needs;
 pub mod pair;
 pub mod request;
+mod service_account;
 pub mod show;
 pub mod signer;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 use self::ca_key::{CaKey, NoCopies};
 use self::carried::Carried;
 pub use self::check::addresses_of;
 use self::discovery::ClusterCa;
+use self::encryption::Encryption;
 use self::kubeconfig::Kubeconfig;
+use self::needs::{ADMIN_CLIENT, CONTROLLER_MANAGER_CLIENT, Need, PROXY_CLIENT, SCHEDULER_CLIENT, needs, of_own};
+pub use self::needs::{KUBELET_CLIENT, KUBELET_SERVER, pair_path};
 use self::pair::Pair;
-use self::request::{Usage, Wanted};
-use self::signer::{Offline, Profile, chosen};
-use crate::config::settings::{Settings, Signer};
+use self::service_account::ServiceAccountKey;
+use self::signer::{Offline, chosen};
+use crate::config::settings::{Role, Settings, Signer};
 use crate::config::values::{RootPath, UnitName};
 use crate::engine::change::Debt;
 use crate::engine::id::{Id, Step};
@@ -41,142 +48,50 @@ use crate::engine::resource::{Planned, Resource};
 use crate::host::facts::Facts;
 use crate::identity::Identity;
 
-/// The kubelet's kubeconfig, where kubeadm has it too.
-pub const KUBELET_CONF: &str = "/etc/kubernetes/kubelet.conf";
-/// kube-proxy's kubeconfig.
-pub const PROXY_CONF: &str = "/etc/kubernetes/kube-proxy.conf";
-/// The kubelet's client pair, in the directory of `pki.dir`.
-pub const KUBELET_CLIENT: &str = "kubelet-client";
-/// The kubelet's serving pair: its `--tls-cert-file` and its `--tls-private-key-file`.
-pub const KUBELET_SERVER: &str = "kubelet-server";
-/// kube-proxy's client pair.
-pub const PROXY_CLIENT: &str = "kube-proxy-client";
+/// The kubeconfigs of a node's programs, where kubeadm has them too: file, client's pair, and the unit that reads it.
+const OF_PODS: [(&str, &str, Option<&str>); 2] = [
+    ("/etc/kubernetes/kubelet.conf", KUBELET_CLIENT, Some(needs::KUBELET)),
+    ("/etc/kubernetes/kube-proxy.conf", PROXY_CLIENT, Some(needs::KUBE_PROXY)),
+];
+/// Those of a controller's.
+const OF_CONTROLLERS: [(&str, &str, Option<&str>); 3] = [
+    ("/etc/kubernetes/admin.conf", ADMIN_CLIENT, None),
+    ("/etc/kubernetes/controller-manager.conf", CONTROLLER_MANAGER_CLIENT, Some(needs::CONTROLLER_MANAGER)),
+    ("/etc/kubernetes/scheduler.conf", SCHEDULER_CLIENT, Some(needs::SCHEDULER)),
+];
 
-/// client-go reads the files that a kubeconfig names every five minutes, and opens its connections anew when they differ,
-/// since Kubernetes 1.18 (kubernetes/kubernetes#79083, `client-go/transport/cert_rotation.go`). What is embedded in a
-/// kubeconfig, the CA, it reads only at its start.
-const CLIENTS_RELOAD: bool = true;
-
-/// The kubelet watches its serving pair since Kubernetes 1.31 (#124574, feature gate `ReloadKubeletServerCertificateFile`,
-/// beta), with inotify alone: it is reported to miss replacements and then to serve a certificate until after its end
-/// (#133001, #141913). A restart costs its pods nothing (`KillMode=process`).
-const KUBELET_SERVER_RELOADS: bool = false;
-
-const KUBELET: &str = "kubelet.service";
-const KUBE_PROXY: &str = "kube-proxy.service";
+/// How the API server encrypts Secrets at rest.
+pub const ENCRYPTION_CONF: &str = "/etc/kubernetes/encryption.conf";
 
 /// The keys, certificates and kubeconfigs of this node.
 pub fn plan(settings: &Settings, _facts: &Facts, identity: &Identity) -> Vec<Planned> {
     let needs = needs(settings, identity);
-    let ca_key = ca_key(settings, &needs);
-    let kubeconfigs = if settings.role.runs_pods() {
-        vec![
-            kubeconfig(settings, KUBELET_CONF, KUBELET_CLIENT, KUBELET),
-            kubeconfig(settings, PROXY_CONF, PROXY_CLIENT, KUBE_PROXY),
-        ]
-    } else {
-        Vec::new()
-    };
+    let ca_keys = ca_keys(settings, &needs);
+    let of_pods = OF_PODS.iter().filter(|_| settings.role.runs_pods());
+    let of_controllers = OF_CONTROLLERS.iter().filter(|_| settings.role == Role::Controller);
+    let kubeconfigs = of_pods.chain(of_controllers);
+    let kubeconfigs = kubeconfigs.map(|(path, client, reader)| kubeconfig(settings, identity, path, client, *reader));
+    let kubeconfigs: Vec<Planned> = kubeconfigs.collect();
     let pairs = needs.into_iter().map(|need| pair(settings, identity, need));
-    cluster_ca(settings).into_iter().chain(pairs).chain(kubeconfigs).chain(ca_key).collect()
+    let shared = shared_secrets(settings);
+    cluster_ca(settings).into_iter().chain(shared).chain(pairs).chain(kubeconfigs).chain(ca_keys).collect()
 }
 
 /// The keys and requests in `dir` for those of this node's pairs that are missing or due, for a person to carry.
 pub fn requests(settings: &Settings, identity: &Identity, dir: &RootPath) -> Vec<Planned> {
     let carried = |need: Need| Planned {
         id: Id::new(Step::Certs, format!("{}.csr", need.name)),
-        why: settings.origins.of("role"),
+        why: settings.origins.of(need.why),
         owes: Vec::new(),
         what: Box::new(Carried {
+            files: Offline::new(dir, &need.name),
+            pair: pair_path(settings, &need.name),
+            ca: need.ca.ca,
             purpose: need.purpose,
-            files: Offline::new(dir, need.name),
-            pair: pair_path(settings, need.name),
-            ca: settings.certs.ca.clone(),
             wanted: need.wanted,
         }),
     };
     needs(settings, identity).into_iter().map(carried).collect()
-}
-
-/// The file of a pair, certificate and key: `/etc/kubernetes/pki/kubelet-client.pem`.
-pub fn pair_path(settings: &Settings, name: &str) -> RootPath {
-    settings.certs.dir.join(&format!("{name}.pem"))
-}
-
-/// A pair that the role needs, before anybody is chosen to sign it.
-pub struct Need {
-    /// The file's stem, and the resource's name.
-    pub name: &'static str,
-    /// What it is, in a few words.
-    pub purpose: &'static str,
-    /// What its certificate must say.
-    pub wanted: Wanted,
-    /// What it is for, in the signer's terms.
-    pub profile: Profile,
-    /// The unit that reads it.
-    pub reader: UnitName,
-    /// Whether its reader takes a new one without being started anew.
-    pub reloads: bool,
-}
-
-/// The pairs of this node's role.
-pub fn needs(settings: &Settings, identity: &Identity) -> Vec<Need> {
-    if settings.role.runs_pods() { worker(settings, identity) } else { Vec::new() }
-}
-
-/// What makes a machine a node: the Node authorizer's rule (kubernetes.io/docs/reference/access-authn-authz/node).
-///
-/// Without alternative names: nobody connects to a client, and Kubernetes' own signer refuses a kubelet's client
-/// certificate that has any.
-fn node_client(settings: &Settings, identity: &Identity) -> Wanted {
-    Wanted {
-        common_name: format!("system:node:{}", identity.name),
-        organization: Some("system:nodes".to_owned()),
-        dns: Vec::new(),
-        ips: Vec::new(),
-        usages: vec![Usage::Client],
-        key: settings.certs.key,
-    }
-}
-
-fn worker(settings: &Settings, identity: &Identity) -> Vec<Need> {
-    let kubelet = UnitName::literal(KUBELET);
-    let kubelet_client = node_client(settings, identity);
-    let kubelet_server = Wanted {
-        dns: vec![identity.name.to_string()],
-        ips: vec![identity.address],
-        usages: vec![Usage::Server],
-        ..kubelet_client.clone()
-    };
-    // The user that the default cluster role binding system:node-proxier names.
-    let proxy_client =
-        Wanted { common_name: "system:kube-proxy".to_owned(), organization: None, ..kubelet_client.clone() };
-    vec![
-        Need {
-            name: KUBELET_CLIENT,
-            purpose: "kubelet's client certificate",
-            wanted: kubelet_client,
-            profile: Profile::Node,
-            reader: kubelet.clone(),
-            reloads: CLIENTS_RELOAD,
-        },
-        Need {
-            name: KUBELET_SERVER,
-            purpose: "kubelet's serving certificate",
-            wanted: kubelet_server,
-            profile: Profile::Serving,
-            reader: kubelet,
-            reloads: KUBELET_SERVER_RELOADS,
-        },
-        Need {
-            name: PROXY_CLIENT,
-            purpose: "kube-proxy's client certificate",
-            wanted: proxy_client,
-            profile: Profile::Client,
-            reader: UnitName::literal(KUBE_PROXY),
-            reloads: CLIENTS_RELOAD,
-        },
-    ]
 }
 
 /// The CA's certificate, where only its key's hash was given.
@@ -195,63 +110,89 @@ fn cluster_ca(settings: &Settings) -> Option<Planned> {
     })
 }
 
+/// What all controllers of a cluster have in common, besides its CAs.
+fn shared_secrets(settings: &Settings) -> Vec<Planned> {
+    if settings.role != Role::Controller {
+        return Vec::new();
+    }
+    let api_server = || Debt::Restart(UnitName::literal(needs::API_SERVER));
+    let readers = || vec![api_server(), Debt::Restart(UnitName::literal(needs::CONTROLLER_MANAGER))];
+    let controllers = settings.cluster.nodes.values().filter(|entry| entry.role == Role::Controller).count();
+    let service_accounts = Planned {
+        id: Id::new(Step::Certs, "service-accounts"),
+        why: settings.origins.of("pki.serviceAccountKey"),
+        owes: readers(),
+        what: Box::new(ServiceAccountKey::new(&settings.certs.service_account_key, controllers < 2)),
+    };
+    let encryption = settings.certs.encryption_key.as_ref().map(|keys| Planned {
+        id: Id::new(Step::Certs, "encryption"),
+        why: settings.origins.of("pki.encryptionKey"),
+        owes: vec![api_server()],
+        what: Box::new(Encryption { keys: keys.clone(), path: RootPath::literal(ENCRYPTION_CONF) }),
+    });
+    std::iter::once(service_accounts).chain(encryption).collect()
+}
+
 fn pair(settings: &Settings, identity: &Identity, need: Need) -> Planned {
     Planned {
-        id: Id::new(Step::Certs, need.name),
-        why: settings.origins.of("pki.signer"),
-        owes: if need.reloads { Vec::new() } else { vec![Debt::Restart(need.reader)] },
+        id: Id::new(Step::Certs, &need.name),
+        why: settings.origins.of(need.why),
+        owes: need.reader.filter(|_| !need.reloads).map(Debt::Restart).into_iter().collect(),
         what: Box::new(Pair {
-            purpose: need.purpose.to_owned(),
-            path: pair_path(settings, need.name),
-            ca: settings.certs.ca.clone(),
+            path: pair_path(settings, &need.name),
+            signer: chosen(settings, identity, &need.ca.signer, &need.name, need.profile),
+            purpose: need.purpose,
+            ca: need.ca.ca,
             wanted: need.wanted,
-            signer: chosen(settings, identity, need.name, need.profile),
         }),
     }
 }
 
-fn kubeconfig(settings: &Settings, path: &str, client: &str, reader: &str) -> Planned {
+fn kubeconfig(settings: &Settings, identity: &Identity, path: &str, client: &str, reader: Option<&str>) -> Planned {
     let path = RootPath::literal(path);
     Planned {
         id: Id::new(Step::Certs, path.name()),
         why: settings.origins.of("cluster.apiServer"),
-        owes: vec![Debt::Restart(UnitName::literal(reader))],
+        owes: reader.map(|reader| Debt::Restart(UnitName::literal(reader))).into_iter().collect(),
         what: Box::new(Kubeconfig {
             path,
-            server: settings.cluster.api_server.clone(),
+            cluster: settings.cluster.name.clone(),
+            server: identity.api_server(settings),
             ca: settings.certs.ca.clone(),
             pair: pair_path(settings, client),
         }),
     }
 }
 
-/// What becomes of the CA's key where that is what signs.
-fn ca_key(settings: &Settings, needs: &[Need]) -> Vec<Planned> {
-    let Signer::Local { key, remove_after_use } = &settings.certs.signer else { return Vec::new() };
-    let planned = |name: &str, what: Box<dyn Resource>| Planned {
-        id: Id::new(Step::Certs, name),
-        why: settings.origins.of("pki.signer.local"),
-        owes: Vec::new(),
-        what,
-    };
-    let pairs = needs.iter().map(|need| pair_path(settings, need.name)).collect();
-    let mut all = vec![planned("ca-key", Box::new(CaKey { key: key.clone(), pairs, remove: *remove_after_use }))];
-    if *remove_after_use {
-        all.push(planned("ca-key-copies", Box::new(NoCopies { ca: settings.certs.ca.clone() })));
+/// What becomes of each CA's key where that is what signs.
+///
+/// A controller holds them by right: the controller manager signs with the cluster's.
+fn ca_keys(settings: &Settings, needs: &[Need]) -> Vec<Planned> {
+    let mut all = Vec::new();
+    for (name, why, ca) in of_own(settings) {
+        let Signer::Local { key, remove_after_use } = &ca.signer else { continue };
+        if settings.role == Role::Controller && !remove_after_use {
+            continue;
+        }
+        let planned = |name: String, what: Box<dyn Resource>| Planned {
+            id: Id::new(Step::Certs, name),
+            why: settings.origins.of(why),
+            owes: Vec::new(),
+            what,
+        };
+        let pairs = needs.iter().filter(|need| need.ca.ca == ca.ca).map(|need| pair_path(settings, &need.name));
+        let (pairs, remove) = (pairs.collect(), *remove_after_use);
+        all.push(planned(format!("{name}-key"), Box::new(CaKey { key: key.clone(), pairs, remove })));
+        if remove {
+            all.push(planned(format!("{name}-key-copies"), Box::new(NoCopies { ca: ca.ca.clone() })));
+        }
     }
     all
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
-    use crate::config::settings::{
-        AddressChoice, CertsSettings, ClockSettings, ClusterSettings, InstallSettings, KernelSettings, KeyKind,
-        NameChoice, NodeSettings, Origin, Origins,
-    };
-    use crate::config::values::Sha256;
     use crate::engine::resource::Thing;
 
     fn parse<T: std::str::FromStr>(text: &str) -> T
@@ -262,49 +203,7 @@ mod tests {
     }
 
     fn settings() -> Settings {
-        let line = Origin::File { file: "node.yaml".into(), line: 9 };
-        Settings {
-            role: Role::Worker,
-            node: NodeSettings {
-                name: NameChoice::Hostname,
-                address: AddressChoice::Automatic,
-                coreos_environment: false,
-            },
-            cluster: ClusterSettings {
-                api_server: parse("https://10.10.30.11:6443"),
-                peers: BTreeMap::new(),
-                pod_cidr: parse("10.244.0.0/16"),
-                service_cidr: parse("10.96.0.0/12"),
-                dns: parse("10.96.0.10"),
-                domain: "cluster.local".into(),
-            },
-            kernel: KernelSettings { modules: Vec::new(), sysctls: BTreeMap::new(), swap: false },
-            download: crate::config::settings::DownloadSettings::default(),
-            install: InstallSettings {
-                version: parse("v1.34.2"),
-                mirrors: Vec::new(),
-                lock: None,
-                artifacts: BTreeMap::new(),
-                images: BTreeMap::new(),
-                rehash: false,
-            },
-            certs: CertsSettings {
-                dir: parse("/etc/kubernetes/pki"),
-                ca: parse("/etc/kubernetes/pki/ca.pem"),
-                key: KeyKind::default(),
-                signer: Signer::Cfssl {
-                    url: parse("https://10.10.30.11:8888"),
-                    auth_key_file: parse("/etc/nodeagent/cfssl.key"),
-                    profile: "client".into(),
-                },
-            },
-            limits: BTreeMap::new(),
-            clock: ClockSettings::default(),
-            manager: crate::config::settings::ManagerLimits::default(),
-            origins: Origins(BTreeMap::from([("pki.signer".into(), line)])),
-            defaults: Vec::new(),
-            digest: Sha256::of(b""),
-        }
+        Settings::sample()
     }
 
     fn identity() -> Identity {
@@ -319,12 +218,108 @@ mod tests {
             format!("{} [{}] {} | {}", planned.id, planned.why, planned.what.summary(), owes.join(", "))
         };
         insta::assert_snapshot!(plan.iter().map(line).collect::<Vec<_>>().join("\n"), @r#"
-        certs/kubelet-client [node.yaml:9] kubelet's client certificate (O=system:nodes, CN=system:node:worker-01, signed by cfssl at https://10.10.30.11:8888, profile "client") | 
-        certs/kubelet-server [node.yaml:9] kubelet's serving certificate (O=system:nodes, CN=system:node:worker-01, signed by cfssl at https://10.10.30.11:8888, profile "server") | restart kubelet.service
-        certs/kube-proxy-client [node.yaml:9] kube-proxy's client certificate (CN=system:kube-proxy, signed by cfssl at https://10.10.30.11:8888, profile "client") | 
-        certs/kubelet.conf [default] /etc/kubernetes/kubelet.conf (https://10.10.30.11:6443, as the client of kubelet-client.pem) | restart kubelet.service
-        certs/kube-proxy.conf [default] /etc/kubernetes/kube-proxy.conf (https://10.10.30.11:6443, as the client of kube-proxy-client.pem) | restart kube-proxy.service
+        certs/kubelet-client [/etc/nodeagent/node.yaml:17] kubelet's client certificate (O=system:nodes, CN=system:node:worker-01, signed by cfssl at https://10.10.30.1:8888, profile "client") | 
+        certs/kubelet-server [/etc/nodeagent/node.yaml:17] kubelet's serving certificate (O=system:nodes, CN=system:node:worker-01, signed by cfssl at https://10.10.30.1:8888, profile "server") | restart kubelet.service
+        certs/kube-proxy-client [/etc/nodeagent/node.yaml:17] kube-proxy's client certificate (CN=system:kube-proxy, signed by cfssl at https://10.10.30.1:8888, profile "client") | 
+        certs/kubelet.conf [/etc/nodeagent/node.yaml:5] /etc/kubernetes/kubelet.conf (https://10.10.30.11:6443, as the client of kubelet-client.pem) | restart kubelet.service
+        certs/kube-proxy.conf [/etc/nodeagent/node.yaml:5] /etc/kubernetes/kube-proxy.conf (https://10.10.30.11:6443, as the client of kube-proxy-client.pem) | restart kube-proxy.service
         "#);
+    }
+
+    /// A controller of two that has a member of the store, with all that can be asked of one.
+    const CONTROLLER: &str = "\
+apiVersion: nodeagent.io/v1alpha1
+kind: NodeConfig
+role: controller
+node: { name: worker-01 }
+cluster:
+  apiServer: https://k8s.example.com:443
+  nodes:
+    worker-01: { role: controller, address: 10.10.30.21, names: [c1.example.com] }
+    other: { role: controller, address: 10.10.30.22 }
+kubernetes: { version: v1.34.2, artifacts: { etcd: { version: v3.6.1 } } }
+pki:
+  ca: /etc/kubernetes/pki/ca.pem
+  signer: { local: { key: /etc/kubernetes/pki/ca-key.pem } }
+  etcd: { ca: /etc/kubernetes/pki/etcd-ca.pem, signer: { cfssl: { url: 'https://10.10.30.1:8888', authKeyFile: /etc/key } } }
+  frontProxy: { ca: /etc/kubernetes/pki/front.pem, signer: { local: { key: /etc/front-key.pem, removeAfterUse: true } } }
+  encryptionKey: /etc/kubernetes/pki/encryption.key
+  extra:
+    ingress: { commonName: ingress, dns: [www.example.com], usages: [server], restart: nginx.service }
+";
+
+    fn load(text: &str) -> Settings {
+        let source = crate::config::Source { name: "node.yaml".into(), text: text.as_bytes().to_vec() };
+        crate::config::load(vec![source]).unwrap_or_else(|errors| panic!("{errors}"))
+    }
+
+    #[test]
+    fn a_controllers_plan() {
+        let plan = plan(&load(CONTROLLER), &Facts::sample(), &identity());
+        let line = |planned: &Planned| {
+            let owes: Vec<String> = planned.owes.iter().map(ToString::to_string).collect();
+            format!("{} {} | {}", planned.id, planned.what.summary(), owes.join(", "))
+        };
+        insta::assert_snapshot!(plan.iter().map(line).collect::<Vec<_>>().join("\n"), @r#"
+        certs/service-accounts key that signs service accounts' tokens, /etc/kubernetes/pki/sa-key.pem | restart kube-apiserver.service, restart kube-controller-manager.service
+        certs/encryption /etc/kubernetes/encryption.conf (Secrets are encrypted at rest, with the keys of /etc/kubernetes/pki/encryption.key) | restart kube-apiserver.service
+        certs/etcd-server etcd's serving certificate (CN=worker-01, signed by cfssl at https://10.10.30.1:8888, profile "peer") | 
+        certs/etcd-peer etcd's certificate among its members (CN=worker-01, signed by cfssl at https://10.10.30.1:8888, profile "peer") | 
+        certs/api-server API server's serving certificate (CN=kube-apiserver, signed by the CA's key /etc/kubernetes/pki/ca-key.pem on this machine) | 
+        certs/api-server-kubelet-client API server's client certificate for kubelets (CN=kube-apiserver-kubelet-client, signed by the CA's key /etc/kubernetes/pki/ca-key.pem on this machine) | restart kube-apiserver.service
+        certs/api-server-etcd-client API server's client certificate for etcd (CN=kube-apiserver-etcd-client, signed by cfssl at https://10.10.30.1:8888, profile "client") | 
+        certs/controller-manager-client controller manager's client certificate (CN=system:kube-controller-manager, signed by the CA's key /etc/kubernetes/pki/ca-key.pem on this machine) | 
+        certs/scheduler-client scheduler's client certificate (CN=system:kube-scheduler, signed by the CA's key /etc/kubernetes/pki/ca-key.pem on this machine) | 
+        certs/admin-client administrator's client certificate (O=system:masters, CN=kubernetes-admin, signed by the CA's key /etc/kubernetes/pki/ca-key.pem on this machine) | 
+        certs/front-proxy-client API server's client certificate for its extensions (CN=front-proxy-client, signed by the CA's key /etc/front-key.pem on this machine) | restart kube-apiserver.service
+        certs/kubelet-client kubelet's client certificate (O=system:nodes, CN=system:node:worker-01, signed by the CA's key /etc/kubernetes/pki/ca-key.pem on this machine) | 
+        certs/kubelet-server kubelet's serving certificate (O=system:nodes, CN=system:node:worker-01, signed by the CA's key /etc/kubernetes/pki/ca-key.pem on this machine) | restart kubelet.service
+        certs/kube-proxy-client kube-proxy's client certificate (CN=system:kube-proxy, signed by the CA's key /etc/kubernetes/pki/ca-key.pem on this machine) | 
+        certs/ingress certificate that pki.extra asks for (CN=ingress, signed by the CA's key /etc/kubernetes/pki/ca-key.pem on this machine) | restart nginx.service
+        certs/kubelet.conf /etc/kubernetes/kubelet.conf (https://10.10.30.21:6443, as the client of kubelet-client.pem) | restart kubelet.service
+        certs/kube-proxy.conf /etc/kubernetes/kube-proxy.conf (https://10.10.30.21:6443, as the client of kube-proxy-client.pem) | restart kube-proxy.service
+        certs/admin.conf /etc/kubernetes/admin.conf (https://10.10.30.21:6443, as the client of admin-client.pem) | 
+        certs/controller-manager.conf /etc/kubernetes/controller-manager.conf (https://10.10.30.21:6443, as the client of controller-manager-client.pem) | restart kube-controller-manager.service
+        certs/scheduler.conf /etc/kubernetes/scheduler.conf (https://10.10.30.21:6443, as the client of scheduler-client.pem) | restart kube-scheduler.service
+        certs/front-proxy-ca-key the CA's key /etc/front-key.pem destroyed once the certificates stand; until it is put back, nothing renews them | 
+        certs/front-proxy-ca-key-copies no copy of the CA's key in user-data |
+        "#);
+    }
+
+    #[test]
+    fn each_of_a_controllers_certificates_says_what_it_is_for() {
+        let line = |need: Need| {
+            let usages: Vec<String> = need.wanted.usages.iter().map(ToString::to_string).collect();
+            let names = need.wanted.names().join(" ");
+            format!("{}: {} [{}] {} {names}", need.name, need.wanted.subject(), usages.join(", "), need.ca.ca.name())
+        };
+        let lines: Vec<String> = needs(&load(CONTROLLER), &identity()).into_iter().map(line).collect();
+        insta::assert_snapshot!(lines.join("\n"), @r#"
+        etcd-server: CN=worker-01 [server auth, client auth] etcd-ca.pem worker-01 c1.example.com localhost 10.10.30.21 127.0.0.1
+        etcd-peer: CN=worker-01 [server auth, client auth] etcd-ca.pem worker-01 c1.example.com 10.10.30.21
+        api-server: CN=kube-apiserver [server auth] ca.pem kubernetes kubernetes.default kubernetes.default.svc kubernetes.default.svc.cluster.local localhost worker-01 c1.example.com k8s.example.com 10.96.0.1 127.0.0.1 10.10.30.21
+        api-server-kubelet-client: CN=kube-apiserver-kubelet-client [client auth] ca.pem 
+        api-server-etcd-client: CN=kube-apiserver-etcd-client [client auth] etcd-ca.pem 
+        controller-manager-client: CN=system:kube-controller-manager [client auth] ca.pem 
+        scheduler-client: CN=system:kube-scheduler [client auth] ca.pem 
+        admin-client: O=system:masters, CN=kubernetes-admin [client auth] ca.pem 
+        front-proxy-client: CN=front-proxy-client [client auth] front.pem 
+        kubelet-client: O=system:nodes, CN=system:node:worker-01 [client auth] ca.pem 
+        kubelet-server: O=system:nodes, CN=system:node:worker-01 [server auth] ca.pem worker-01 c1.example.com 10.10.30.21
+        kube-proxy-client: CN=system:kube-proxy [client auth] ca.pem 
+        ingress: CN=ingress [server auth] ca.pem www.example.com
+        "#);
+    }
+
+    #[test]
+    fn a_member_of_the_store_alone_has_nothing_of_kubernetes() {
+        let text = CONTROLLER.replace("role: controller", "role: etcd");
+        let text: Vec<&str> =
+            text.lines().filter(|line| !line.contains("frontProxy") && !line.contains("encryption")).collect();
+        let settings = load(&text.join("\n"));
+        let ids: Vec<String> =
+            plan(&settings, &Facts::sample(), &identity()).iter().map(|p| p.id.to_string()).collect();
+        assert_eq!(ids, ["certs/etcd-server", "certs/etcd-peer", "certs/ingress", "certs/ca-key"]);
     }
 
     #[test]
@@ -350,6 +345,20 @@ mod tests {
             assert_eq!(reads.contains(&Thing::File(token_file.clone())), reads_token, "{name}");
             assert!(reads.contains(&client), "{name}");
             assert_eq!(planned.what.scratch(), [parse(&format!("/opt/nodeagent/partial/{name}.key"))], "{name}");
+        }
+    }
+
+    #[test]
+    fn no_pair_of_pki_extra_takes_the_name_of_a_roles() {
+        let settings = load(CONTROLLER);
+        let own = needs(&settings, &identity())
+            .into_iter()
+            .filter(|need| !settings.certs.extra.contains_key(&parse(&need.name)));
+        for need in own {
+            let text = CONTROLLER.replace("ingress:", &format!("{}:", need.name));
+            let source = crate::config::Source { name: "node.yaml".into(), text: text.into_bytes() };
+            let error = crate::config::load(vec![source]).err().map(|errors| errors.to_string()).unwrap_or_default();
+            assert!(error.contains("is the name of a pair of nodeagent's own"), "{}: {error}", need.name);
         }
     }
 

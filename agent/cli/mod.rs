@@ -4,6 +4,8 @@ mod bootstrap;
 mod certs;
 mod clock;
 mod cloud_config;
+mod cluster;
+mod etcd;
 mod exit;
 mod images;
 mod install;
@@ -107,6 +109,11 @@ enum Command {
     Uninstall(rollback::UninstallArgs),
     /// Import the container images that containerd lacks
     Images(images::ImagesArgs),
+    /// On a controller: approve nodes' certificates, and apply what a cluster
+    /// lacks, as nodeagent-cluster.service does
+    Cluster(cluster::ClusterArgs),
+    /// What etcd.service runs around a member's start
+    Etcd(etcd::EtcdArgs),
     /// Pin the digests of a release in a lock file; make and check mirrors
     Lock(lock::LockArgs),
     /// Make each machine's user-data, CAs and kubeconfig from a cluster.yaml
@@ -151,6 +158,8 @@ async fn dispatch(command: Command, global: &Global, tell: &Teller) -> Result<Ex
         Command::Uninstall(args) => rollback::uninstall(args, global, tell).await,
         Command::Images(args) => images::run(args, global, tell).await,
         Command::CloudConfig(args) => cloud_config::run(args, global),
+        Command::Cluster(args) => cluster::run(args, global, tell).await,
+        Command::Etcd(args) => etcd::run(&args, global),
         Command::Lock(args) => lock::run(args, tell).await,
         Command::Schema => {
             schema::run();

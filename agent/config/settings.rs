@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-pub use self::certs::{CaSettings, CertsSettings, ExtraCertificate, KeyKind, Purpose, Signer};
+pub use self::certs::{CaSettings, CertsSettings, ExtraCertificate, KeyKind, Signer, Usage};
 pub use self::install::{
     ArtifactSettings, DownloadSettings, Form, ImageSettings, InstallSettings, LockSettings, Proxy, Vouch,
 };
@@ -47,8 +47,18 @@ impl fmt::Display for Origin {
 pub struct Origins(pub BTreeMap<String, Origin>);
 
 impl Origins {
-    /// Where the value of `key` came from: its own line, else that of the nearest key above it, else a default.
+    /// Where the value of `key` came from: its own line, else the first that a file gives below it, else that of the
+    /// nearest key above it, else a default.
     pub fn of(&self, key: &str) -> Origin {
+        let below = format!("{key}.");
+        let inside = self.0.range(below.clone()..).take_while(|(key, _)| key.starts_with(&below));
+        let first = inside.map(|(_, origin)| origin).min_by_key(|origin| match origin {
+            Origin::File { line, .. } => *line,
+            Origin::Default => usize::MAX,
+        });
+        if let (Some(origin), false) = (first, self.0.contains_key(key)) {
+            return origin.clone();
+        }
         let mut key = key;
         loop {
             if let Some(origin) = self.0.get(key) {
@@ -167,6 +177,8 @@ pub enum AddressChoice {
     Interface(InterfaceName),
     /// The address inside `node.cidr`.
     Network(Cidr),
+    /// The address that the inventory has for this node (`cluster.nodes`).
+    Listed(IpAddr),
     /// What the kernel would use towards the cluster.
     Automatic,
 }
@@ -178,6 +190,8 @@ pub struct ClusterSettings {
     pub name: String,
     /// Where the API server answers.
     pub api_server: HttpUrl,
+    /// The port at which each controller serves the API itself.
+    pub api_port: u16,
     /// Other machines of the cluster, by name: asked for a route where the API server is this machine itself.
     pub peers: BTreeMap<NodeName, HttpUrl>,
     /// Every machine of the cluster that is listed, by name.

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 pub use super::names::{CertName, CommonName, LabelKey, LabelValue};
 pub use super::proxy::ProxyUrl;
-pub use super::quantities::{Parallel, Rate, Span};
+pub use super::quantities::{Parallel, Port, Rate, Span};
 
 /// A value was refused: what was wanted, and why this is not it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -261,6 +261,11 @@ fn hex(raw: &[u8]) -> String {
 }
 
 impl HttpUrl {
+    /// The root of what is served over TLS at this address and port.
+    pub fn https(address: IpAddr, port: u16) -> Self {
+        Self(format!("https://{}", std::net::SocketAddr::new(address, port)))
+    }
+
     /// Whether the connection is authenticated and encrypted.
     pub fn is_https(&self) -> bool {
         self.0.starts_with("https://")
@@ -414,6 +419,12 @@ fn hex_digits(text: &str, wanted: &'static str, count: usize) -> Result<String, 
 }
 
 impl Version {
+    /// The 34 of v1.34.2.
+    pub fn minor(&self) -> u32 {
+        // Checked when it was made, as below.
+        self.0.split('.').nth(1).and_then(|minor| minor.parse().ok()).unwrap_or(0)
+    }
+
     /// Whether it is this minor release, or a later one.
     pub fn is_at_least(&self, major: u32, minor: u32) -> bool {
         // Checked when it was made: three numbers of less than ten digits.
@@ -547,6 +558,14 @@ impl Cidr {
         }
     }
 
+    /// Its last address: an IPv4 network's broadcast address.
+    pub fn last(&self) -> IpAddr {
+        match self.network {
+            IpAddr::V4(network) => IpAddr::V4((u32::from(network) | !mask_v4(u32::MAX, self.prefix)).into()),
+            IpAddr::V6(network) => IpAddr::V6((u128::from(network) | !mask_v6(u128::MAX, self.prefix)).into()),
+        }
+    }
+
     /// The address at `offset` from the network's first, such as the service network's `.1` and `.10`.
     pub fn nth(&self, offset: u8) -> IpAddr {
         match self.network {
@@ -647,6 +666,7 @@ pub fn check_format(format: &str, text: &str) -> Result<(), BadValue> {
         "span" => check::<Span>(text),
         "rate" => check::<Rate>(text),
         "parallel" => check::<Parallel>(text),
+        "port" => check::<Port>(text),
         "proxy-url" => check::<ProxyUrl>(text),
         // The name that schemars gives to an IP address.
         "ip" => text.parse::<IpAddr>().map(drop).map_err(|_| refuse(text, "an IP address", "it does not parse as one")),

@@ -6,6 +6,7 @@
 
 mod agent;
 mod bootstrap;
+mod cluster_service;
 mod csr;
 mod drill;
 mod harness;

@@ -296,8 +296,8 @@ impl Files {
         }
         let closed = dir.join("secrets");
         store.dir(&closed, Meta::root(0o700))?;
-        for Secret { path, mode, content } in &self.secrets {
-            let (file, mode) = (closed.join(path.name()), format!("{mode:04o}"));
+        for Secret { path, content } in &self.secrets {
+            let (file, mode) = (closed.join(path.name()), format!("{:04o}", Meta::SECRET.mode));
             store.put(&file, content.as_bytes(), Meta::SECRET)?;
             listed.insert(path.name().to_owned(), json!({ "path": path, "mode": mode }));
             brought.push(MadeSecret { file: store.display(&file), path: path.clone(), mode });

@@ -169,6 +169,11 @@ impl Lab {
         process::output(&self.net.inside(args), COMMAND)
     }
 
+    /// Starts a command of the host's that stays, in the lab's network.
+    pub fn start_in_network(&self, name: &str, args: &[&str], log: &Path) -> Result<process::Daemon> {
+        process::Daemon::start(name, &self.net.inside(args), &[], log, &self.cgroups)
+    }
+
     /// The lab's own directory: one directory per node, and the services' files.
     pub fn directory(&self) -> &Path {
         self.run.path()
