@@ -96,8 +96,8 @@ pub(super) struct Ca {
 pub(super) struct Keys {
     /// The cluster's CA.
     pub cluster: Ca,
-    /// Etcd's own, if it has one.
-    pub etcd: Option<Ca>,
+    /// Etcd's own.
+    pub etcd: Ca,
     /// The aggregation layer's, if there is one.
     pub front_proxy: Option<Ca>,
     /// What service accounts' tokens are signed with, in PEM.
@@ -111,7 +111,7 @@ impl Keys {
     pub fn find(dir: &Path, store: &mut Store, wanted: Pki, now: SystemTime) -> Result<Self, Fault> {
         let mut ca = |new: NewAuthority| find_ca(dir, store, new, wanted.key.unwrap_or_default(), now);
         let cluster = ca(NewAuthority::CLUSTER)?;
-        let etcd = if wanted.shared_etcd_ca { None } else { Some(ca(NewAuthority::ETCD)?) };
+        let etcd = ca(NewAuthority::ETCD)?;
         let front_proxy = if wanted.no_aggregation { None } else { Some(ca(NewAuthority::FRONT_PROXY)?) };
         let service_account = find_service_account(store)?;
         let encryption = if wanted.encrypt_secrets { Some(find_encryption(store)?) } else { None };
