@@ -157,9 +157,9 @@ async fn dispatch(command: Command, global: &Global, tell: &Teller) -> Result<Ex
         Command::Rollback(args) => rollback::run(args, global, tell).await,
         Command::Uninstall(args) => rollback::uninstall(args, global, tell).await,
         Command::Images(args) => images::run(args, global, tell).await,
-        Command::CloudConfig(args) => cloud_config::run(args, global),
         Command::Cluster(args) => cluster::run(args, global, tell).await,
         Command::Etcd(args) => etcd::run(&args, global),
+        Command::CloudConfig(args) => cloud_config::run(args, global),
         Command::Lock(args) => lock::run(args, tell).await,
         Command::Schema => {
             schema::run();

@@ -202,7 +202,9 @@ impl Cluster {
         let mut pki = match role {
             Role::Controller => authority("ca"),
             // A member of etcd needs no certificate of the cluster's CA, and is not given its key.
-            Role::Etcd => json!({ "ca": format!("{PKI}/ca.pem"), "signer": { "offline": { "dir": format!("{PKI}/offline") } } }),
+            Role::Etcd => {
+                json!({ "ca": format!("{PKI}/ca.pem"), "signer": { "offline": { "dir": format!("{PKI}/offline") } } })
+            }
             _ => json!({ "ca": format!("{PKI}/ca.pem"), "signer": { "kubernetes": { "tokenFile": TOKEN } } }),
         };
         if matches!(role, Role::Controller | Role::Etcd) {

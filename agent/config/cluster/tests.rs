@@ -78,7 +78,7 @@ fn each_role_gets_what_it_may_hold() {
         "  etcd: { kubernetes: { artifacts: { etcd: { version: v3.5.16 } } } }\n  controller:\n",
     );
     let member = settings(&apart, "etcd-1");
-    assert_eq!(member.certs.etcd.map(|ca| ca.ca.to_string()).as_deref(), Some("/etc/kubernetes/pki/etcd-ca.pem"));
+    assert_eq!(member.certs.etcd.ca.as_str(), "/etc/kubernetes/pki/etcd-ca.pem");
     assert!(matches!(member.certs.signer, super::super::settings::Signer::Offline { .. }));
 }
 

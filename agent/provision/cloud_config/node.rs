@@ -65,18 +65,13 @@ pub(super) fn secrets(config: &NodeConfig, keys: &Keys, all_tokens: &str) -> Vec
 /// The CAs of a machine: where it has the certificate of each, and who signs.
 fn authorities<'a>(config: &'a NodeConfig, keys: &'a Keys) -> Vec<(&'a RootPath, &'a Signer, &'a Ca)> {
     let CertsSettings { ca, signer, etcd, front_proxy, .. } = &config.settings.certs;
-    let of_etcd = keys.etcd.as_ref();
-    match config.settings.role {
-        Role::Etcd => vec![(ca, signer, of_etcd.unwrap_or(&keys.cluster))],
-        Role::Controller => {
-            let mut all = vec![(ca, signer, &keys.cluster)];
-            all.extend(of_etcd.map(|key| (&etcd.ca, &etcd.signer, key)));
-            let front_proxy = front_proxy.as_ref().zip(keys.front_proxy.as_ref());
-            all.extend(front_proxy.map(|(settings, key)| (&settings.ca, &settings.signer, key)));
-            all
-        }
-        _ => vec![(ca, signer, &keys.cluster)],
+    let mut all = vec![(ca, signer, &keys.cluster)];
+    if matches!(config.settings.role, Role::Controller | Role::Etcd) {
+        all.push((&etcd.ca, &etcd.signer, &keys.etcd));
     }
+    let front_proxy = front_proxy.as_ref().zip(keys.front_proxy.as_ref());
+    all.extend(front_proxy.map(|(settings, key)| (&settings.ca, &settings.signer, key)));
+    all
 }
 
 /// The document of all tokens.
