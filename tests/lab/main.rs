@@ -6,6 +6,7 @@
 
 mod agent;
 mod bootstrap;
+mod cluster;
 mod csr;
 mod drill;
 mod harness;

@@ -17,9 +17,11 @@
 
 mod ca;
 mod cgroup;
+pub mod cluster;
 mod control_plane;
 pub mod disk;
-mod kubernetes;
+pub mod image;
+pub mod kubernetes;
 mod mounts;
 pub mod net;
 mod node;
@@ -28,6 +30,7 @@ pub mod recording;
 pub mod release;
 mod rundir;
 mod services;
+pub mod timeline;
 mod tree;
 pub mod vm;
 
@@ -43,6 +46,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 
 pub use self::{
     ca::Ca,
+    cluster::{Cluster, THREE},
     control_plane::ControlPlane,
     net::{CONTROLLER, SERVICES, WORKER},
     node::{COMMAND, Node, NodeSpec},
@@ -157,6 +161,12 @@ impl Lab {
     /// Starts a real API server, with etcd and a controller manager that approves and signs.
     pub fn start_control_plane(&self) -> Result<ControlPlane<'_>> {
         ControlPlane::start(self)
+    }
+
+    /// Has the mirror serve the real programs of Kubernetes as this version, and etcd, besides the release of stand-ins.
+    /// Returns the digest of their lock file.
+    pub fn lay_out_real(&self, version: &str) -> Result<String> {
+        release::lay_out_real(&self.cache, &self.docroot(), version)
     }
 
     /// What the mirror serves.

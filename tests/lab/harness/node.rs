@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io::{Read, Write},
-    os::fd::AsFd,
+    os::{fd::AsFd, unix::fs::PermissionsExt},
     path::{Path, PathBuf},
     process::Output,
     time::Duration,
@@ -251,6 +251,14 @@ impl Node<'_> {
         }
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC;
         self.open(path, flags)?.write_all(bytes).with_context(|| format!("write {path} on {}", self.name))
+    }
+
+    /// Writes a file with this mode, and no byte of it before.
+    pub fn write_as(&self, path: &str, bytes: &[u8], mode: u32) -> Result<()> {
+        self.write(path, b"")?;
+        let mut file = self.open(path, OFlag::O_WRONLY)?;
+        file.set_permissions(fs::Permissions::from_mode(mode)).with_context(|| format!("chmod {path}"))?;
+        file.write_all(bytes).with_context(|| format!("write {path} on {}", self.name))
     }
 
     /// Whether there is anything at a path, a dangling link included.
