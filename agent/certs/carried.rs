@@ -16,7 +16,7 @@ use crate::host::peers::Peers;
 /// A request that a person carries away.
 pub(super) struct Carried {
     /// What it is for, in a few words.
-    pub purpose: &'static str,
+    pub purpose: String,
     /// Its files.
     pub files: Offline,
     /// The pair that is missing, or no good any more.

@@ -9,8 +9,7 @@ use crate::engine::change::Meta;
 use crate::engine::file::{Kind, ManagedFile};
 use crate::engine::resource::{CannotTell, Diff, Resource, Seen, Thing};
 
-/// The names inside a kubeconfig: they mean nothing outside it.
-const CLUSTER: &str = "kubernetes";
+/// Names inside a kubeconfig: they mean nothing outside it.
 const CONTEXT: &str = "default";
 const USER: &str = "default";
 
@@ -18,6 +17,8 @@ const USER: &str = "default";
 pub struct Kubeconfig {
     /// Where.
     pub path: RootPath,
+    /// The cluster's name.
+    pub cluster: String,
     /// The API server.
     pub server: HttpUrl,
     /// The cluster's CA certificate.
@@ -41,7 +42,7 @@ impl Kubeconfig {
             "apiVersion": "v1",
             "kind": "Config",
             "clusters": [{
-                "name": CLUSTER,
+                "name": self.cluster,
                 "cluster": {
                     "server": self.server.as_str(),
                     "certificate-authority-data": encode_block(ca),
@@ -56,7 +57,7 @@ impl Kubeconfig {
             }],
             "contexts": [{
                 "name": CONTEXT,
-                "context": { "cluster": CLUSTER, "user": USER },
+                "context": { "cluster": self.cluster, "user": USER },
             }],
             "current-context": CONTEXT,
         });
@@ -91,6 +92,7 @@ mod tests {
     fn kubeconfig() -> Kubeconfig {
         Kubeconfig {
             path: RootPath::literal("/etc/kubernetes/kubelet.conf"),
+            cluster: "kubernetes".into(),
             server: "https://10.10.30.11:6443".parse().expect("a URL"),
             ca: RootPath::literal("/etc/kubernetes/pki/ca.pem"),
             pair: RootPath::literal("/etc/kubernetes/pki/kubelet-client.pem"),

@@ -1,12 +1,12 @@
 //! What a certificate must say, and the request (PKCS#10) that asks a signer for it.
 
-use std::fmt;
 use std::net::IpAddr;
 
 use rcgen::{CertificateParams, DistinguishedName, DnType, SanType};
 
 use super::key::Key;
 use crate::config::settings::KeyKind;
+pub use crate::config::settings::Usage;
 use crate::engine::fault::Explain;
 
 /// A request could not be made.
@@ -35,25 +35,6 @@ pub struct Wanted {
     pub usages: Vec<Usage>,
     /// What kind of key it is for.
     pub key: KeyKind,
-}
-
-/// What a certificate may be used for (extended key usage).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Usage {
-    /// To prove a client to a server.
-    Client,
-    /// To prove a server to a client.
-    Server,
-}
-
-/// The name that cfssl profiles and Kubernetes' CSR API have for it.
-impl fmt::Display for Usage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Client => "client auth",
-            Self::Server => "server auth",
-        })
-    }
 }
 
 impl Wanted {

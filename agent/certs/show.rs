@@ -1,15 +1,16 @@
 //! Every certificate on the node: whose it is, whether it is good or why not, and who reads it. Pure.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
 use openssl::asn1::Asn1Time;
 use openssl::x509::{X509, X509Ref};
 use serde::Serialize;
 
-use super::authority::{Authority, name_text, seconds_between, unix};
+use super::authority::{Authority, AuthorityError, name_text, seconds_between, unix};
 use super::check::{Flaw, check, names};
 use super::key::Key;
-use super::{Need, needs, pair_path};
+use super::needs::{Need, needs, of_own, pair_path};
 use crate::config::settings::Settings;
 use crate::config::values::RootPath;
 use crate::engine::resource::{CannotTell, Seen, Thing};
@@ -67,12 +68,12 @@ impl Says {
 
 /// What [`show`] wants to see; `others` are files beside the pairs.
 pub fn reads(settings: &Settings, identity: &Identity, others: &[RootPath]) -> Vec<Thing> {
-    let pairs = needs(settings, identity).into_iter().map(|need| pair_path(settings, need.name));
-    let files = pairs.chain([settings.certs.ca.clone()]).chain(others.iter().cloned());
-    files.map(Thing::File).chain([Thing::Clock]).collect()
+    let pairs = needs(settings, identity).into_iter().map(|need| pair_path(settings, &need.name));
+    let cas = of_own(settings).into_iter().map(|(_, _, ca)| ca.ca);
+    pairs.chain(cas).chain(others.iter().cloned()).map(Thing::File).chain([Thing::Clock]).collect()
 }
 
-/// The CA's certificates, the role's pairs, and what else in `others` is a certificate.
+/// The CAs' certificates, the role's pairs, and what else in `others` is a certificate.
 pub fn show(
     settings: &Settings,
     identity: &Identity,
@@ -80,55 +81,71 @@ pub fn show(
     seen: &Seen,
 ) -> Result<Vec<Shown>, CannotTell> {
     let now = seen.now()?;
-    let ca_file = &settings.certs.ca;
-    let ca_pem = seen.bytes(ca_file)?;
-    let authority = Authority::read(ca_file, ca_pem, now);
-    let ca_flaw = authority.as_ref().err().map(|error| error.flaw.to_string());
     let mut all = Vec::new();
-    let ca_row = |says| Shown {
-        file: ca_file.clone(),
-        purpose: "the cluster's CA".to_owned(),
-        read_by: Vec::new(),
-        says,
-        flaws: ca_flaw.iter().cloned().collect(),
-    };
-    let cas = X509::stack_from_pem(ca_pem.unwrap_or_default()).unwrap_or_default();
-    all.extend(cas.iter().map(|ca| ca_row(Some(says(ca, None, now)))));
-    if cas.is_empty() {
-        all.push(ca_row(None));
+    let mut authorities = BTreeMap::new();
+    for (name, _, ca) in of_own(settings) {
+        let pem = seen.bytes(&ca.ca)?;
+        let authority = Authority::read(&ca.ca, pem, now);
+        all.extend(of_ca(name, &ca.ca, pem, authority.as_ref().err(), now));
+        authorities.insert(ca.ca, authority);
     }
-    let needs = needs(settings, identity);
-    for need in &needs {
-        let path = pair_path(settings, need.name);
+    for need in needs(settings, identity) {
+        let path = pair_path(settings, &need.name);
         let pem = seen.bytes(&path)?;
-        let flaws = match &authority {
-            Ok(ca) => check(pem, &need.wanted, ca, now).iter().map(Flaw::to_string).collect(),
-            Err(error) => vec![format!("it cannot be judged: {error}")],
+        let flaws = match authorities.get(&need.ca.ca) {
+            Some(Ok(ca)) => check(pem, &need.wanted, ca, now).iter().map(Flaw::to_string).collect(),
+            Some(Err(error)) => vec![format!("it cannot be judged: {error}")],
+            None => vec!["its CA is none of this node's".to_owned()],
         };
         all.push(of_need(need, path, pem, flaws, now));
     }
-    for path in others.iter().filter(|path| all.iter().all(|shown| shown.file != **path)).collect::<Vec<_>>() {
+    let known: BTreeSet<RootPath> = all.iter().map(|shown| shown.file.clone()).collect();
+    for path in others.iter().filter(|path| !known.contains(path)) {
         let Ok(Some(pem)) = seen.bytes(path) else { continue };
         let Ok(certificate) = X509::from_pem(pem) else { continue };
-        let foreign = authority.as_ref().is_ok_and(|ca| ca.issuer_of(&certificate).is_none());
+        let ours = authorities.values().flatten().any(|ca| ca.issuer_of(&certificate).is_some());
         all.push(Shown {
             file: path.clone(),
             purpose: "nothing that this role needs".to_owned(),
             read_by: Vec::new(),
             says: Some(says(&certificate, Key::from_pem(pem).ok().as_ref(), now)),
-            flaws: foreign.then(|| "it is not signed by the cluster's CA".to_owned()).into_iter().collect(),
+            flaws: (!ours).then(|| "no CA of this node's signed it".to_owned()).into_iter().collect(),
         });
     }
     Ok(all)
 }
 
-fn of_need(need: &Need, file: RootPath, pem: Option<&[u8]>, flaws: Vec<String>, now: SystemTime) -> Shown {
+/// A row for each certificate of a CA's file; one that says so if there is none.
+fn of_ca(
+    name: &str,
+    file: &RootPath,
+    pem: Option<&[u8]>,
+    error: Option<&AuthorityError>,
+    now: SystemTime,
+) -> Vec<Shown> {
+    let purpose = match name {
+        "etcd-ca" => "the CA of the cluster's store",
+        "front-proxy-ca" => "the CA of the API server's extensions",
+        _ => "the cluster's CA",
+    };
+    let row = |says| Shown {
+        file: file.clone(),
+        purpose: purpose.to_owned(),
+        read_by: Vec::new(),
+        says,
+        flaws: error.map(|error| error.flaw.to_string()).into_iter().collect(),
+    };
+    let all = X509::stack_from_pem(pem.unwrap_or_default()).unwrap_or_default();
+    if all.is_empty() { vec![row(None)] } else { all.iter().map(|ca| row(Some(says(ca, None, now)))).collect() }
+}
+
+fn of_need(need: Need, file: RootPath, pem: Option<&[u8]>, flaws: Vec<String>, now: SystemTime) -> Shown {
     let certificate = pem.and_then(|pem| X509::from_pem(pem).ok());
     let key = pem.and_then(|pem| Key::from_pem(pem).ok());
     Shown {
         file,
-        purpose: need.purpose.to_owned(),
-        read_by: vec![need.reader.to_string()],
+        purpose: need.purpose,
+        read_by: need.reader.iter().map(ToString::to_string).collect(),
         says: certificate.map(|certificate| says(&certificate, key.as_ref(), now)),
         flaws,
     }

@@ -1,7 +1,7 @@
 //! Defaults: what holds where the document says nothing. Data, each with where it comes from.
 
 use super::settings::Role;
-use super::values::{Parallel, Rate, Span};
+use super::values::{Parallel, Port, Rate, Span};
 
 /// Addresses of pods: what flannel's own manifest uses, and with it most hand-made clusters.
 pub(super) const POD_CIDR: &str = "10.244.0.0/16";
@@ -71,6 +71,9 @@ pub(super) fn artifacts(role: Role, member: bool) -> Vec<(&'static str, Option<&
 
 /// The cluster's name: kubeadm's (kubeadm config v1beta4, `clusterName`).
 pub(super) const CLUSTER_NAME: &str = "kubernetes";
+
+/// Where the API is served: kubeadm's (`localAPIEndpoint.bindPort`), and the API server's own (`--secure-port`).
+pub(super) const API_PORT: Port = Port::of(6443);
 
 /// Where a member keeps its data: etcd's packages have it there, and kubeadm too.
 pub(super) const ETCD_DATA: &str = "/var/lib/etcd";

@@ -13,7 +13,7 @@ pub(super) use self::kubernetes::{Artifact, Download, Image, Kubernetes, Lock};
 pub(super) use self::pki::{Authority, Cfssl, ExtraCertificate, KubernetesSigner, Local, Pki, Signer};
 use super::settings::{PodNetwork, Role};
 use super::values::{
-    Cidr, DnsDomain, HttpUrl, InterfaceName, LabelKey, LabelValue, Limit, NodeName, RootPath, SysctlKey, UnitName,
+    Cidr, DnsDomain, HttpUrl, InterfaceName, LabelKey, LabelValue, Limit, NodeName, Port, RootPath, SysctlKey, UnitName,
 };
 
 mod kubernetes;
@@ -103,6 +103,8 @@ pub(super) struct Cluster {
     pub name: Option<DnsDomain>,
     /// The API server's https URL.
     pub api_server: HttpUrl,
+    /// The port at which each controller serves the API itself. Default: 6443.
+    pub api_port: Option<Port>,
     /// Other machines of the cluster, by name, each with the URL of something that runs there. Where the API server is
     /// this machine itself, the route towards these tells which address is the node's.
     #[serde(default)]

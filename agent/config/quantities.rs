@@ -136,6 +136,41 @@ impl fmt::Display for Rate {
     }
 }
 
+/// A TCP port: 1 to 65535.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Port(u16);
+
+amount!(Port, "port");
+
+impl Port {
+    /// A port of the program's own.
+    pub const fn of(number: u16) -> Self {
+        Self(number)
+    }
+
+    /// The number.
+    pub fn get(self) -> u16 {
+        self.0
+    }
+}
+
+impl FromStr for Port {
+    type Err = BadValue;
+    fn from_str(text: &str) -> Result<Self, BadValue> {
+        match digits(text).and_then(|n| u16::try_from(n).ok()) {
+            Some(number @ 1..) => Ok(Self(number)),
+            _ => Err(refuse(text, "a port", "it is no number from 1 to 65535")),
+        }
+    }
+}
+
+impl fmt::Display for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// How many things are done at the same time: 1 to 16.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

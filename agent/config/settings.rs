@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-pub use self::certs::{CaSettings, CertsSettings, ExtraCertificate, KeyKind, Purpose, Signer};
+pub use self::certs::{CaSettings, CertsSettings, ExtraCertificate, KeyKind, Signer, Usage};
 pub use self::install::{
     ArtifactSettings, DownloadSettings, Form, ImageSettings, InstallSettings, LockSettings, Proxy, Vouch,
 };
@@ -167,6 +167,8 @@ pub enum AddressChoice {
     Interface(InterfaceName),
     /// The address inside `node.cidr`.
     Network(Cidr),
+    /// The address that the inventory has for this node (`cluster.nodes`).
+    Listed(IpAddr),
     /// What the kernel would use towards the cluster.
     Automatic,
 }
@@ -178,6 +180,8 @@ pub struct ClusterSettings {
     pub name: String,
     /// Where the API server answers.
     pub api_server: HttpUrl,
+    /// The port at which each controller serves the API itself.
+    pub api_port: u16,
     /// Other machines of the cluster, by name: asked for a route where the API server is this machine itself.
     pub peers: BTreeMap<NodeName, HttpUrl>,
     /// Every machine of the cluster that is listed, by name.

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 pub use super::names::{CertName, CommonName, LabelKey, LabelValue};
 pub use super::proxy::ProxyUrl;
-pub use super::quantities::{Parallel, Rate, Span};
+pub use super::quantities::{Parallel, Port, Rate, Span};
 
 /// A value was refused: what was wanted, and why this is not it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -261,6 +261,11 @@ fn hex(raw: &[u8]) -> String {
 }
 
 impl HttpUrl {
+    /// The root of what is served over TLS at this address and port.
+    pub fn https(address: IpAddr, port: u16) -> Self {
+        Self(format!("https://{}", std::net::SocketAddr::new(address, port)))
+    }
+
     /// Whether the connection is authenticated and encrypted.
     pub fn is_https(&self) -> bool {
         self.0.starts_with("https://")
@@ -647,6 +652,7 @@ pub fn check_format(format: &str, text: &str) -> Result<(), BadValue> {
         "span" => check::<Span>(text),
         "rate" => check::<Rate>(text),
         "parallel" => check::<Parallel>(text),
+        "port" => check::<Port>(text),
         "proxy-url" => check::<ProxyUrl>(text),
         // The name that schemars gives to an IP address.
         "ip" => text.parse::<IpAddr>().map(drop).map_err(|_| refuse(text, "an IP address", "it does not parse as one")),

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::candidates::{Candidate, candidates};
 use super::{Identity, NoIdentity, Place, Rejected, peers};
-use crate::config::settings::{AddressChoice, ClusterSettings, NameChoice, NodeSettings};
+use crate::config::settings::{AddressChoice, ClusterSettings, NameChoice, NodeEntry, NodeSettings, Role};
 use crate::config::values::{Cidr, InterfaceName, NodeName};
 use crate::host::facts::{DefaultRoute, Facts, PeerRoute};
 
@@ -16,7 +16,26 @@ pub fn choose(
     last: Option<IpAddr>,
 ) -> Result<Identity, NoIdentity> {
     let name = choose_name(&node.name, &facts.hostname)?;
-    Ok(Identity { name, place: place(&node.address, Some(cluster), facts, last)? })
+    let place = match (&node.address, cluster.nodes.get(&name)) {
+        (AddressChoice::Automatic, Some(entry)) => listed(entry, cluster, facts, last)?,
+        (choice, _) => place(choice, Some(cluster), facts, last)?,
+    };
+    Ok(Identity { name, place })
+}
+
+/// The address that the inventory has for this node. A worker that has moved is found at its new place, which its
+/// certificates follow; all others know a controller and a member of the store by that address, and so it must be there.
+fn listed(
+    entry: &NodeEntry,
+    cluster: &ClusterSettings,
+    facts: &Facts,
+    last: Option<IpAddr>,
+) -> Result<Place, NoIdentity> {
+    let there = place(&AddressChoice::Listed(entry.address), Some(cluster), facts, last);
+    match entry.role {
+        Role::Worker | Role::Edge => there.or_else(|_| place(&AddressChoice::Automatic, Some(cluster), facts, last)),
+        Role::Controller | Role::Etcd => there,
+    }
 }
 
 /// Chooses the address alone; without a configuration there is no cluster to reach.
@@ -32,6 +51,7 @@ pub fn place(
     let picked = match (choice, cluster) {
         (AddressChoice::Interface(interface), _) => on_interface(&all, interface),
         (AddressChoice::Network(cidr), _) => in_network(&all, *cidr),
+        (AddressChoice::Listed(address), _) => as_listed(&all, *address),
         (AddressChoice::Automatic, None) => by_default_route(&all, facts, &mut notes).or_else(|| the_only_one(&all)),
         (AddressChoice::Automatic, Some(cluster)) => match towards_peers(&all, cluster, facts, &mut notes) {
             Towards::Picked(picked) => Some(picked),
@@ -104,6 +124,11 @@ fn in_network(all: &[Candidate<'_>], cidr: Cidr) -> Option<Picked> {
     let admits = |c: &Candidate<'_>| cidr.contains(c.ip()) && c.may_be_pinned(exactly(c.ip()));
     let at = best_pinned(all, admits)?;
     Some(Picked { at, why: format!("address inside the pinned network {cidr} (node.cidr)") })
+}
+
+fn as_listed(all: &[Candidate<'_>], address: IpAddr) -> Option<Picked> {
+    let at = all.iter().position(|c| c.ip() == address && c.may_be_pinned(true))?;
+    Some(Picked { at, why: "address that the inventory has for this node (cluster.nodes)".to_owned() })
 }
 
 /// What the kernel's routes towards the peers say.
@@ -238,6 +263,7 @@ fn wanted(choice: &AddressChoice) -> String {
     match choice {
         AddressChoice::Interface(interface) => format!("interface {interface} (node.interface)"),
         AddressChoice::Network(cidr) => format!("network {cidr} (node.cidr)"),
+        AddressChoice::Listed(address) => format!("any link that has {address} (cluster.nodes)"),
         AddressChoice::Automatic => "any link".to_owned(),
     }
 }

@@ -8,7 +8,8 @@
 //! - **Output**: an [`Identity`], or a [`NoIdentity`] that says of each link, address and route why it was not taken.
 //! - **Idempotence**: a pure function: the same facts give the same choice and the same words.
 //!
-//! The address is, in this order: one on the pinned interface or in the pinned network; the source address that the
+//! The address is, in this order: one on the pinned interface or in the pinned network; the one that the inventory has for
+//! this node (`cluster.nodes`), which a worker may have left, but no controller and no member of the store; the source address that the
 //! kernel itself would use towards the API server, or where that is this machine itself, towards the other machines of
 //! `cluster.peers`; an address of the link with the default route of lowest metric. IPv4 comes first, and the IPv6 address
 //! of the same link is recorded beside it. What an address must not be is in `candidates`; which links are not the
@@ -42,7 +43,7 @@ pub use candidates::{Candidate, Reason, candidates};
 pub use choose::{choose, place};
 pub use links::container_link;
 
-use crate::config::settings::ClusterSettings;
+use crate::config::settings::{ClusterSettings, Role, Settings};
 use crate::config::values::{BadValue, HttpUrl, NodeName};
 use crate::engine::fault::Explain;
 
@@ -67,6 +68,15 @@ impl Deref for Identity {
 }
 
 impl Identity {
+    /// The API server that this node's programs speak to: a controller's own, so that its kubelet is never newer than that
+    /// one (kubernetes.io/releases/version-skew-policy) and no other machine has to be up; elsewhere the cluster's.
+    pub fn api_server(&self, settings: &Settings) -> HttpUrl {
+        match settings.role {
+            Role::Controller => HttpUrl::https(self.address, settings.cluster.api_port),
+            Role::Etcd | Role::Worker | Role::Edge => settings.cluster.api_server.clone(),
+        }
+    }
+
     /// The plain machine of [`crate::host::facts::Facts::sample`], for tests.
     ///
     /// # Panics
@@ -143,8 +153,8 @@ impl Explain for NoIdentity {
                 "set node.name, or give the machine a hostname (hostnamectl hostname NAME) and run again"
             }
             Self::Address { .. } => {
-                "set node.interface or node.cidr to the network that the rest of the cluster reaches; \
-                 if DHCP or DNS is late, wait and run again"
+                "set node.interface or node.cidr to the network that the rest of the cluster reaches, or give the machine \
+                 the address that cluster.nodes has for it; if DHCP or DNS is late, wait and run again"
             }
         };
         Some(advice.to_owned())

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::config::settings::{AddressChoice, NameChoice, NodeSettings};
+use crate::config::settings::{AddressChoice, NameChoice, NodeEntry, NodeSettings, PodNetwork, Role};
 use crate::engine::fault::{Class, Fault};
 use crate::host::facts::{Address, DefaultRoute, Facts, Flaw, Link, PeerRoute};
 
@@ -48,8 +48,12 @@ fn route(text: &str) -> DefaultRoute {
 
 fn cluster(api: &str) -> ClusterSettings {
     ClusterSettings {
+        name: "kubernetes".into(),
         api_server: api.parse().expect("a URL"),
+        api_port: 6443,
         peers: BTreeMap::new(),
+        nodes: BTreeMap::new(),
+        network: PodNetwork::Foreign,
         pod_cidr: "10.244.0.0/16".parse().expect("a network"),
         service_cidr: "10.96.0.0/12".parse().expect("a network"),
         dns: ip("10.96.0.10"),
@@ -58,7 +62,7 @@ fn cluster(api: &str) -> ClusterSettings {
 }
 
 fn node(address: AddressChoice) -> NodeSettings {
-    NodeSettings { name: NameChoice::Hostname, address, coreos_environment: false }
+    NodeSettings { name: NameChoice::Hostname, address, coreos_environment: false, labels: BTreeMap::new() }
 }
 
 fn interface(name: &str) -> AddressChoice {
@@ -470,6 +474,29 @@ fn an_address_in_the_clusters_own_network_is_named_with_that_network() {
         panic!("the overlap is not said")
     };
     assert_eq!((address, reason.to_string().as_str()), (ip("10.244.3.7"), "inside the pod network 10.244.0.0/16"));
+}
+
+#[test]
+fn the_inventory_says_which_address_is_a_nodes_own() {
+    let case = cases().remove(0);
+    let (mut cluster, facts) = facts_of(&Case { links: VAGRANT, routes: NAT, ..case });
+    let mut choose_as = |role, address: &str| {
+        let entry = NodeEntry { role, address: ip(address), pod_cidr: None, names: Vec::new() };
+        cluster.nodes.insert(facts.hostname.parse().expect("a name"), entry);
+        choose(&node(AddressChoice::Automatic), &cluster, &facts, None)
+    };
+    for role in [Role::Worker, Role::Controller, Role::Etcd, Role::Edge] {
+        let here = choose_as(role, "10.0.2.15").expect("it is there");
+        assert_eq!(here.address, ip("10.0.2.15"), "{role}: before any route");
+        assert!(here.why.contains("inventory"), "{role}: {}", here.why);
+    }
+    for role in [Role::Worker, Role::Edge] {
+        assert_eq!(choose_as(role, "10.10.30.99").expect("it moved").address, ip("10.10.30.21"), "{role}");
+    }
+    for role in [Role::Controller, Role::Etcd] {
+        let error = choose_as(role, "10.10.30.99").expect_err("all others look for it there").to_string();
+        assert!(error.contains("any link that has 10.10.30.99 (cluster.nodes)"), "{role}: {error}");
+    }
 }
 
 #[test]

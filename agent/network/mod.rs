@@ -39,6 +39,7 @@ pub fn plan(settings: &Settings, facts: &Facts, identity: &Identity) -> Vec<Plan
     let asked_by = match settings.node.address {
         AddressChoice::Interface(_) => "node.interface",
         AddressChoice::Network(_) => "node.cidr",
+        AddressChoice::Listed(_) => "cluster.nodes",
         AddressChoice::Automatic => "cluster.apiServer",
     };
     let planned = |name: &str, asked_by: &str, what: Box<dyn Resource>| Planned {

@@ -21,6 +21,9 @@ use crate::host::peers::Peers;
 /// The profile of serving certificates: cfssl's documentation and every guide call it so.
 pub(super) const SERVER_PROFILE: &str = "server";
 
+/// The profile of certificates that are for both: the same sources.
+pub(super) const PEER_PROFILE: &str = "peer";
+
 /// Where cfssl takes authenticated requests.
 pub(super) const ENDPOINT: &str = "/api/v1/cfssl/authsign";
 

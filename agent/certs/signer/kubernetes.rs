@@ -115,7 +115,8 @@ impl Kubernetes {
         match self.profile {
             Profile::Node => "kubernetes.io/kube-apiserver-client-kubelet",
             Profile::Serving => "kubernetes.io/kubelet-serving",
-            Profile::Client => "kubernetes.io/kube-apiserver-client",
+            // The configuration asks none of these signers for more.
+            Profile::Client | Profile::Peer => "kubernetes.io/kube-apiserver-client",
         }
     }
 

@@ -19,8 +19,8 @@ pub use self::kubernetes::{Kubernetes, KubernetesError, Token};
 pub use self::local::{Local, LocalError};
 pub use self::offline::{Offline, OfflineError};
 use super::authority::Authority;
+use super::needs::{KUBELET_CLIENT, node_client, pair_path};
 use super::request::Wanted;
-use super::{KUBELET_CLIENT, node_client, pair_path};
 use crate::config::settings::{self, Settings};
 use crate::config::values::RootPath;
 use crate::engine::fault::Fault;
@@ -86,11 +86,19 @@ pub enum Profile {
     Serving,
     /// Another program shows it to a server.
     Client,
+    /// A program does both.
+    Peer,
 }
 
 /// The signer that Settings name, for one of this node's pairs.
-pub fn chosen(settings: &Settings, identity: &Identity, name: &str, profile: Profile) -> Box<dyn Signer> {
-    match &settings.certs.signer {
+pub fn chosen(
+    settings: &Settings,
+    identity: &Identity,
+    signer: &settings::Signer,
+    name: &str,
+    profile: Profile,
+) -> Box<dyn Signer> {
+    match signer {
         settings::Signer::Local { key, remove_after_use } => {
             Box::new(Local { key: key.clone(), remove_after_use: *remove_after_use })
         }
@@ -100,6 +108,7 @@ pub fn chosen(settings: &Settings, identity: &Identity, name: &str, profile: Pro
             profile: match profile {
                 Profile::Node | Profile::Client => configured.clone(),
                 Profile::Serving => cfssl::SERVER_PROFILE.to_owned(),
+                Profile::Peer => cfssl::PEER_PROFILE.to_owned(),
             },
         }),
         settings::Signer::Offline { dir } => Box::new(Offline::new(dir, name)),

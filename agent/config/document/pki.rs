@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::config::settings::{KeyKind, Purpose};
+use crate::config::settings::{KeyKind, Usage};
 use crate::config::values::{CertName, CommonName, DnsDomain, HttpUrl, KeyHash, RootPath, Span, UnitName};
 
 /// Keys, certificates and who signs them.
@@ -62,7 +62,7 @@ pub struct ExtraCertificate {
     pub addresses: Vec<IpAddr>,
     /// What it is good for.
     #[schemars(extend("minItems" = 1))]
-    pub usages: Vec<Purpose>,
+    pub usages: Vec<Usage>,
     /// The unit to restart when it is replaced.
     pub restart: Option<UnitName>,
 }

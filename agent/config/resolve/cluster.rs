@@ -33,9 +33,10 @@ impl Resolver<'_> {
         let name = self.or_default("cluster.name", cluster.name, literal(defaults::CLUSTER_NAME));
         let nodes = self.inventory(cluster.nodes, &pod_cidr, &service_cidr, own);
         let network = self.pod_network(cluster.network, &nodes, own);
+        let api_port = self.or_default("cluster.apiPort", cluster.api_port, defaults::API_PORT).get();
         let Cluster { api_server, peers, .. } = cluster;
         let (name, domain) = (name.into(), domain.into());
-        ClusterSettings { name, api_server, peers, nodes, network, pod_cidr, service_cidr, dns, domain }
+        ClusterSettings { name, api_server, api_port, peers, nodes, network, pod_cidr, service_cidr, dns, domain }
     }
 
     /// The machines of the cluster, each with what no other has.
@@ -174,9 +175,7 @@ impl Resolver<'_> {
         member: bool,
     ) -> Vec<HttpUrl> {
         const KEY: &str = "etcd.endpoints";
-        let url = |address: IpAddr| {
-            literal(&format!("https://{}", std::net::SocketAddr::new(address, defaults::ETCD_CLIENT_PORT)))
-        };
+        let url = |address: IpAddr| HttpUrl::https(address, defaults::ETCD_CLIENT_PORT);
         if let Some(given) = given {
             for url in &given {
                 self.https(KEY, url, "the whole cluster's Secrets go there");

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::Resolver;
 use crate::config::defaults;
 use crate::config::document::{Authority, Cfssl, ExtraCertificate, KubernetesSigner, Local, Pki, Signer as Given};
-use crate::config::settings::{self, CaSettings, CertsSettings, KeyKind, Purpose, Role, Signer};
+use crate::config::settings::{self, CaSettings, CertsSettings, KeyKind, Role, Signer, Usage};
 use crate::config::values::{CertName, CommonName, RootPath};
 
 impl Resolver<'_> {
@@ -26,21 +26,14 @@ impl Resolver<'_> {
             }
         }
         let signer = self.signer("pki.signer", pki.signer);
-        let own_etcd = match (pki.etcd, self.role) {
-            (Some(_), Role::Worker | Role::Edge) => {
-                self.refuse("pki.etcd", format!("a {} never speaks to etcd: take it away", self.role));
-                None
-            }
-            (given, _) => given,
-        };
-        let etcd = own_etcd.map(|given| self.authority("pki.etcd", given));
-        let front_proxy = pki.front_proxy.map(|given| self.authority("pki.frontProxy", given));
+        let etcd = self.etcd_authority(pki.etcd, &pki.ca);
+        let front_proxy = pki.front_proxy.map(|given| {
+            let why = "whoever it signs for may name any user to the API server";
+            self.authority("pki.frontProxy", given, &pki.ca, why)
+        });
         let signer = signer?;
         let etcd = etcd.unwrap_or_else(|| Some(CaSettings { ca: pki.ca.clone(), signer: signer.clone() }))?;
-        let front_proxy = match front_proxy {
-            None => None,
-            Some(given) => Some(given?),
-        };
+        let front_proxy = front_proxy.map_or(Some(None), |given| given.map(Some))?;
         let service_account_key = match (pki.service_account_key, self.role) {
             (given, Role::Controller) => {
                 self.or_default("pki.serviceAccountKey", given, dir.join(defaults::SERVICE_ACCOUNT_KEY))
@@ -62,7 +55,31 @@ impl Resolver<'_> {
         })
     }
 
-    fn authority(&mut self, key: &str, given: Authority) -> Option<CaSettings> {
+    /// The store's own CA, which is not to be the cluster's.
+    fn etcd_authority(&mut self, given: Option<Authority>, cluster: &RootPath) -> Option<Option<CaSettings>> {
+        const WHY: &str = "every node's certificate would open the store, and all Secrets with it";
+        match (given, self.role) {
+            (Some(_), Role::Worker | Role::Edge) => {
+                self.refuse("pki.etcd", format!("a {} never speaks to etcd: take it away", self.role));
+                None
+            }
+            (None, Role::Worker | Role::Edge) => None,
+            (Some(given), _) => Some(self.authority("pki.etcd", given, cluster, WHY)),
+            (None, _) => {
+                let message = format!(
+                    "is missing: etcd wants a CA of its own (`nodeagent certs ca --etcd` makes one), for with the cluster's {WHY}"
+                );
+                self.refuse("pki.etcd", message);
+                Some(None)
+            }
+        }
+    }
+
+    /// A CA besides the cluster's; `why` it must not be the same.
+    fn authority(&mut self, key: &str, given: Authority, cluster: &RootPath, why: &str) -> Option<CaSettings> {
+        if given.ca == *cluster {
+            self.refuse(&format!("{key}.ca"), format!("{cluster} is the cluster's, too: with that one {why}"));
+        }
         let signer = self.signer(&format!("{key}.signer"), given.signer)?;
         if matches!(signer, Signer::Kubernetes { .. }) {
             self.refuse(&format!("{key}.signer"), "the cluster's own signers sign for the cluster's CA alone");
@@ -102,7 +119,7 @@ impl Resolver<'_> {
         let mut extra = BTreeMap::new();
         for (name, certificate) in given {
             let key = format!("pki.extra.{name}");
-            let serves = certificate.usages.contains(&Purpose::Server);
+            let serves = certificate.usages.contains(&Usage::Server);
             if serves && matches!(signer, Signer::Kubernetes { .. }) {
                 let message = "the cluster's own signers sign a kubelet's serving certificate, and no other's: use another \
                                pki.signer, or have it sign for clients only";

@@ -19,7 +19,7 @@ pub struct CertsSettings {
     pub key: KeyKind,
     /// Who signs.
     pub signer: Signer,
-    /// The CA of the cluster's store; the cluster's own where none is named.
+    /// The CA of the cluster's store. Workers have nothing to do with it: theirs is the cluster's.
     pub etcd: CaSettings,
     /// The CA of the API server's aggregation layer, where there is such a layer.
     pub front_proxy: Option<CaSettings>,
@@ -52,22 +52,37 @@ pub struct ExtraCertificate {
     /// The addresses that it is for.
     pub addresses: Vec<IpAddr>,
     /// What it is good for.
-    pub usages: Vec<Purpose>,
+    pub usages: Vec<Usage>,
     /// The unit to restart when it is replaced.
     pub restart: Option<UnitName>,
 }
 
-/// What a certificate is good for (extended key usage).
+/// What a certificate may be used for (extended key usage).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Purpose {
+pub enum Usage {
     /// To prove a client to a server.
     Client,
     /// To prove a server to a client.
     Server,
 }
 
+/// The name that cfssl profiles and Kubernetes' CSR API have for it.
+impl fmt::Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Client => "client auth",
+            Self::Server => "server auth",
+        })
+    }
+}
+
 impl CertsSettings {
+    /// The cluster's CA, and who signs for it.
+    pub fn cluster(&self) -> CaSettings {
+        CaSettings { ca: self.ca.clone(), signer: self.signer.clone() }
+    }
+
     /// The directory in which requests wait for a person, if nothing else is said.
     pub fn offline_dir(&self) -> RootPath {
         match &self.signer {
