@@ -6,6 +6,7 @@
 //! | `wupiao` | [`wait`] |
 //! | `kubernetes-install.sh` | [`install`]; its `stable.txt`: [`provision::lock`] |
 //! | `generate-tls-keys.sh` | [`certs`] |
+//! | `kubectl apply`, `label`, `taint` and `certificate approve` by hand | [`cluster`] |
 //! | hand-written drop-ins (ulimits, `TasksMax`) | [`limits`] |
 //! | hand-written units | [`units`] |
 //! | `modprobe` and `sysctl` lines | [`kernel`] |
@@ -16,6 +17,7 @@
 
 pub mod certs;
 pub mod cli;
+pub mod cluster;
 pub mod config;
 pub mod engine;
 pub mod host;

@@ -12,7 +12,7 @@ use super::check::names;
 use super::key::Key;
 use super::request::{Usage, Wanted};
 use crate::config::settings::KeyKind;
-use crate::config::values::NodeName;
+use crate::config::values::{DnsDomain, NodeName};
 use crate::engine::fault::{Class, Explain};
 
 /// A request as it was read, its own signature verified.
@@ -35,6 +35,9 @@ pub enum AskedError {
     /// Whoever made it does not have the key.
     #[error("it is not signed by its own key")]
     Forged,
+    /// Another program may read something else in it.
+    #[error("it can be read in more than one way")]
+    Ambiguous,
     /// Its key is not one that is made here.
     #[error("its key is none of ecdsa-p256, rsa-2048, rsa-4096")]
     Key,
@@ -79,6 +82,24 @@ impl Asked {
         })
     }
 
+    /// Reads a request that somebody else will sign, and may have been made to deceive: this program must read in it what
+    /// the signer will. Hence one block of PEM in its only form, with nothing around it (decoders differ in what they skip),
+    /// and at most one extension of names (OpenSSL takes the first set of extensions, and Go the last).
+    pub fn read_exactly(pem: &[u8]) -> Result<Self, AskedError> {
+        const NAMES: &[u8] = &[0x06, 0x03, 0x55, 0x1d, 0x11];
+        let asked = Self::read(pem)?;
+        let request = X509Req::from_pem(pem).and_then(|request| Ok((request.to_pem()?, request.to_der()?)));
+        let (again, der) = request.map_err(|_| AskedError::Garbage)?;
+        let same = |a: &[u8], b: &[u8]| {
+            let solid =
+                |text: &[u8]| text.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect::<Vec<u8>>();
+            solid(a) == solid(b)
+        };
+        let extensions = der.windows(NAMES.len()).filter(|window| *window == NAMES).count();
+        let read = usize::from(!asked.names.is_empty());
+        if same(pem, &again) && extensions == read { Ok(asked) } else { Err(AskedError::Ambiguous) }
+    }
+
     /// Whether it asks for exactly this, with this key.
     pub fn is_for(&self, wanted: &Wanted, key: &Key) -> bool {
         key.fits(&self.public)
@@ -90,6 +111,11 @@ impl Asked {
     /// The certificate that it asks for, if that is one of a node's: the kubelet's, to show (no names) or to serve with
     /// (the node's own name, and addresses), or kube-proxy's.
     pub fn wanted(&self) -> Result<Wanted, AskedError> {
+        self.wanted_with(&[])
+    }
+
+    /// The same of a node that is also called by these names.
+    pub fn wanted_with(&self, further: &[DnsDomain]) -> Result<Wanted, AskedError> {
         let refuse = |why: &str| AskedError::NotANodes { subject: self.subject.clone(), why: why.to_owned() };
         let [common_name] = self.common_name.as_slice() else { return Err(refuse("")) };
         if self.parts != 1 + self.organization.len() {
@@ -108,7 +134,8 @@ impl Asked {
         let ips = self.names.iter().filter_map(|name| name.parse().ok()).collect();
         let dns: Vec<String> =
             self.names.iter().filter(|name| name.parse::<std::net::IpAddr>().is_err()).cloned().collect();
-        if let Some(other) = dns.iter().find(|name| *name != own) {
+        let is_its_own = |name: &str| name == own || further.iter().any(|further| further.as_str() == name);
+        if let Some(other) = dns.iter().find(|name| !is_its_own(name)) {
             return Err(refuse(&format!(": {other} is not its name")));
         }
         Ok(Wanted {
@@ -217,5 +244,76 @@ mod tests {
         ] {
             assert_eq!(Asked::read(&pem).map(drop), Err(error), "{name}");
         }
+    }
+
+    #[test]
+    fn what_two_readers_may_read_differently_is_refused() {
+        let pem = |wanted: &Wanted| request(wanted, &new_key()).expect("a request");
+        for wanted in [client(), server(), proxy()] {
+            for good in [pem(&wanted), pem(&wanted).replace('\n', "\r\n"), format!("\n{}\n", pem(&wanted))] {
+                assert!(Asked::read_exactly(good.as_bytes()).is_ok(), "{good}");
+            }
+        }
+        let ambiguous = [
+            ("a second block", format!("{}{}", pem(&client()), pem(&server()))),
+            ("text in front", format!("-----BEGIN CERTIFICATE REQUEST-----\nx: y\n{}", pem(&client()))),
+            ("a header", pem(&client()).replacen("REQUEST-----\n", "REQUEST-----\nProc-Type: x\n\n", 1)),
+            ("two sets of names", two_sets_of_names(false)),
+            ("two extensions of names", two_sets_of_names(true)),
+        ];
+        for (name, pem) in ambiguous {
+            let read = Asked::read_exactly(pem.as_bytes()).map(drop);
+            assert!(matches!(read, Err(AskedError::Ambiguous | AskedError::Garbage)), "{name}: {read:?}\n{pem}");
+        }
+    }
+
+    /// A request, well signed, that names the node and then somebody else: no library makes such a thing.
+    fn two_sets_of_names(in_one_attribute: bool) -> String {
+        use openssl::hash::MessageDigest;
+        use openssl::sign::Signer;
+
+        use crate::certs::authority::elements;
+
+        let tlv = |tag: u8, content: &[u8]| {
+            let length = u16::try_from(content.len()).expect("a short request").to_be_bytes();
+            [&[tag, 0x82][..], &length, content].concat()
+        };
+        let content = |der: &[u8]| elements(der).next().expect("an element").1.to_vec();
+        let key = new_key();
+        let info = |name: &str| {
+            let pem =
+                request(&Wanted { dns: vec![name.into()], ips: Vec::new(), ..server() }, &key).expect("a request");
+            let der = X509Req::from_pem(pem.as_bytes()).and_then(|request| request.to_der()).expect("DER");
+            content(&content(&der))
+        };
+        let (one, other) = (info("worker-01"), info("kubernetes"));
+        let attribute = |info: &[u8]| elements(info).nth(3).expect("attributes").1.to_vec();
+        let parts: Vec<Vec<u8>> = elements(&one).take(3).map(|(tag, content)| tlv(tag, content)).collect();
+        let attributes = if in_one_attribute {
+            // Attribute, its values, the extensions.
+            let identifier = |attribute: &[u8]| {
+                let attribute = content(attribute);
+                let (tag, identifier) = elements(&attribute).next().expect("an identifier");
+                tlv(tag, identifier)
+            };
+            let extensions = |attribute: &[u8]| {
+                let attribute = content(attribute);
+                content(elements(&attribute).nth(1).expect("values").1)
+            };
+            let both = [extensions(&attribute(&one)), extensions(&attribute(&other))].concat();
+            tlv(0x30, &[identifier(&attribute(&one)), tlv(0x31, &tlv(0x30, &both))].concat())
+        } else {
+            [attribute(&one), attribute(&other)].concat()
+        };
+        let info = tlv(0x30, &[parts.concat(), tlv(0xa0, &attributes)].concat());
+        let secret = PKey::private_key_from_pem(&key.to_pem().expect("PEM")).expect("a key");
+        let signature = Signer::new(MessageDigest::sha256(), &secret).and_then(|mut s| s.sign_oneshot_to_vec(&info));
+        let signature = [vec![0], signature.expect("a signature")].concat();
+        // ecdsa-with-SHA256
+        let algorithm = [0x30, 0x0a, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x02];
+        let der = tlv(0x30, &[info, algorithm.to_vec(), tlv(0x03, &signature)].concat());
+        let pem = X509Req::from_der(&der).and_then(|request| request.to_pem()).expect("OpenSSL reads it");
+        assert!(Asked::read(&pem).is_ok(), "it is well signed");
+        String::from_utf8(pem).expect("PEM")
     }
 }

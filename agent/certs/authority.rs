@@ -225,7 +225,7 @@ fn inside(der: &[u8], tag: u8) -> Option<&[u8]> {
 }
 
 /// Tag and content of each DER element in a row.
-fn elements(mut der: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
+pub(super) fn elements(mut der: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
     std::iter::from_fn(move || {
         let (&tag, rest) = der.split_first()?;
         let (&first, rest) = rest.split_first()?;

@@ -27,7 +27,7 @@ mod service_account;
 pub mod show;
 pub mod signer;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 use self::ca_key::{CaKey, NoCopies};
 use self::carried::Carried;
@@ -218,12 +218,108 @@ mod tests {
             format!("{} [{}] {} | {}", planned.id, planned.why, planned.what.summary(), owes.join(", "))
         };
         insta::assert_snapshot!(plan.iter().map(line).collect::<Vec<_>>().join("\n"), @r#"
-        certs/kubelet-client [node.yaml:9] kubelet's client certificate (O=system:nodes, CN=system:node:worker-01, signed by cfssl at https://10.10.30.11:8888, profile "client") | 
-        certs/kubelet-server [node.yaml:9] kubelet's serving certificate (O=system:nodes, CN=system:node:worker-01, signed by cfssl at https://10.10.30.11:8888, profile "server") | restart kubelet.service
-        certs/kube-proxy-client [node.yaml:9] kube-proxy's client certificate (CN=system:kube-proxy, signed by cfssl at https://10.10.30.11:8888, profile "client") | 
-        certs/kubelet.conf [default] /etc/kubernetes/kubelet.conf (https://10.10.30.11:6443, as the client of kubelet-client.pem) | restart kubelet.service
-        certs/kube-proxy.conf [default] /etc/kubernetes/kube-proxy.conf (https://10.10.30.11:6443, as the client of kube-proxy-client.pem) | restart kube-proxy.service
+        certs/kubelet-client [/etc/nodeagent/node.yaml:17] kubelet's client certificate (O=system:nodes, CN=system:node:worker-01, signed by cfssl at https://10.10.30.1:8888, profile "client") | 
+        certs/kubelet-server [/etc/nodeagent/node.yaml:17] kubelet's serving certificate (O=system:nodes, CN=system:node:worker-01, signed by cfssl at https://10.10.30.1:8888, profile "server") | restart kubelet.service
+        certs/kube-proxy-client [/etc/nodeagent/node.yaml:17] kube-proxy's client certificate (CN=system:kube-proxy, signed by cfssl at https://10.10.30.1:8888, profile "client") | 
+        certs/kubelet.conf [/etc/nodeagent/node.yaml:5] /etc/kubernetes/kubelet.conf (https://10.10.30.11:6443, as the client of kubelet-client.pem) | restart kubelet.service
+        certs/kube-proxy.conf [/etc/nodeagent/node.yaml:5] /etc/kubernetes/kube-proxy.conf (https://10.10.30.11:6443, as the client of kube-proxy-client.pem) | restart kube-proxy.service
         "#);
+    }
+
+    /// A controller of two that has a member of the store, with all that can be asked of one.
+    const CONTROLLER: &str = "\
+apiVersion: nodeagent.io/v1alpha1
+kind: NodeConfig
+role: controller
+node: { name: worker-01 }
+cluster:
+  apiServer: https://k8s.example.com:443
+  nodes:
+    worker-01: { role: controller, address: 10.10.30.21, names: [c1.example.com] }
+    other: { role: controller, address: 10.10.30.22 }
+kubernetes: { version: v1.34.2, artifacts: { etcd: { version: v3.6.1 } } }
+pki:
+  ca: /etc/kubernetes/pki/ca.pem
+  signer: { local: { key: /etc/kubernetes/pki/ca-key.pem } }
+  etcd: { ca: /etc/kubernetes/pki/etcd-ca.pem, signer: { cfssl: { url: 'https://10.10.30.1:8888', authKeyFile: /etc/key } } }
+  frontProxy: { ca: /etc/kubernetes/pki/front.pem, signer: { local: { key: /etc/front-key.pem, removeAfterUse: true } } }
+  encryptionKey: /etc/kubernetes/pki/encryption.key
+  extra:
+    ingress: { commonName: ingress, dns: [www.example.com], usages: [server], restart: nginx.service }
+";
+
+    fn load(text: &str) -> Settings {
+        let source = crate::config::Source { name: "node.yaml".into(), text: text.as_bytes().to_vec() };
+        crate::config::load(vec![source]).unwrap_or_else(|errors| panic!("{errors}"))
+    }
+
+    #[test]
+    fn a_controllers_plan() {
+        let plan = plan(&load(CONTROLLER), &Facts::sample(), &identity());
+        let line = |planned: &Planned| {
+            let owes: Vec<String> = planned.owes.iter().map(ToString::to_string).collect();
+            format!("{} {} | {}", planned.id, planned.what.summary(), owes.join(", "))
+        };
+        insta::assert_snapshot!(plan.iter().map(line).collect::<Vec<_>>().join("\n"), @r#"
+        certs/service-accounts key that signs service accounts' tokens, /etc/kubernetes/pki/sa-key.pem | restart kube-apiserver.service, restart kube-controller-manager.service
+        certs/encryption /etc/kubernetes/encryption.conf (Secrets are encrypted at rest, with the keys of /etc/kubernetes/pki/encryption.key) | restart kube-apiserver.service
+        certs/etcd-server etcd's serving certificate (CN=worker-01, signed by cfssl at https://10.10.30.1:8888, profile "peer") | 
+        certs/etcd-peer etcd's certificate among its members (CN=worker-01, signed by cfssl at https://10.10.30.1:8888, profile "peer") | 
+        certs/api-server API server's serving certificate (CN=kube-apiserver, signed by the CA's key /etc/kubernetes/pki/ca-key.pem on this machine) | 
+        certs/api-server-kubelet-client API server's client certificate for kubelets (CN=kube-apiserver-kubelet-client, signed by the CA's key /etc/kubernetes/pki/ca-key.pem on this machine) | restart kube-apiserver.service
+        certs/api-server-etcd-client API server's client certificate for etcd (CN=kube-apiserver-etcd-client, signed by cfssl at https://10.10.30.1:8888, profile "client") | 
+        certs/controller-manager-client controller manager's client certificate (CN=system:kube-controller-manager, signed by the CA's key /etc/kubernetes/pki/ca-key.pem on this machine) | 
+        certs/scheduler-client scheduler's client certificate (CN=system:kube-scheduler, signed by the CA's key /etc/kubernetes/pki/ca-key.pem on this machine) | 
+        certs/admin-client administrator's client certificate (O=system:masters, CN=kubernetes-admin, signed by the CA's key /etc/kubernetes/pki/ca-key.pem on this machine) | 
+        certs/front-proxy-client API server's client certificate for its extensions (CN=front-proxy-client, signed by the CA's key /etc/front-key.pem on this machine) | restart kube-apiserver.service
+        certs/kubelet-client kubelet's client certificate (O=system:nodes, CN=system:node:worker-01, signed by the CA's key /etc/kubernetes/pki/ca-key.pem on this machine) | 
+        certs/kubelet-server kubelet's serving certificate (O=system:nodes, CN=system:node:worker-01, signed by the CA's key /etc/kubernetes/pki/ca-key.pem on this machine) | restart kubelet.service
+        certs/kube-proxy-client kube-proxy's client certificate (CN=system:kube-proxy, signed by the CA's key /etc/kubernetes/pki/ca-key.pem on this machine) | 
+        certs/ingress certificate that pki.extra asks for (CN=ingress, signed by the CA's key /etc/kubernetes/pki/ca-key.pem on this machine) | restart nginx.service
+        certs/kubelet.conf /etc/kubernetes/kubelet.conf (https://10.10.30.21:6443, as the client of kubelet-client.pem) | restart kubelet.service
+        certs/kube-proxy.conf /etc/kubernetes/kube-proxy.conf (https://10.10.30.21:6443, as the client of kube-proxy-client.pem) | restart kube-proxy.service
+        certs/admin.conf /etc/kubernetes/admin.conf (https://10.10.30.21:6443, as the client of admin-client.pem) | 
+        certs/controller-manager.conf /etc/kubernetes/controller-manager.conf (https://10.10.30.21:6443, as the client of controller-manager-client.pem) | restart kube-controller-manager.service
+        certs/scheduler.conf /etc/kubernetes/scheduler.conf (https://10.10.30.21:6443, as the client of scheduler-client.pem) | restart kube-scheduler.service
+        certs/front-proxy-ca-key the CA's key /etc/front-key.pem destroyed once the certificates stand; until it is put back, nothing renews them | 
+        certs/front-proxy-ca-key-copies no copy of the CA's key in user-data |
+        "#);
+    }
+
+    #[test]
+    fn each_of_a_controllers_certificates_says_what_it_is_for() {
+        let line = |need: Need| {
+            let usages: Vec<String> = need.wanted.usages.iter().map(ToString::to_string).collect();
+            let names = need.wanted.names().join(" ");
+            format!("{}: {} [{}] {} {names}", need.name, need.wanted.subject(), usages.join(", "), need.ca.ca.name())
+        };
+        let lines: Vec<String> = needs(&load(CONTROLLER), &identity()).into_iter().map(line).collect();
+        insta::assert_snapshot!(lines.join("\n"), @r#"
+        etcd-server: CN=worker-01 [server auth, client auth] etcd-ca.pem worker-01 c1.example.com localhost 10.10.30.21 127.0.0.1
+        etcd-peer: CN=worker-01 [server auth, client auth] etcd-ca.pem worker-01 c1.example.com 10.10.30.21
+        api-server: CN=kube-apiserver [server auth] ca.pem kubernetes kubernetes.default kubernetes.default.svc kubernetes.default.svc.cluster.local localhost worker-01 c1.example.com k8s.example.com 10.96.0.1 127.0.0.1 10.10.30.21
+        api-server-kubelet-client: CN=kube-apiserver-kubelet-client [client auth] ca.pem 
+        api-server-etcd-client: CN=kube-apiserver-etcd-client [client auth] etcd-ca.pem 
+        controller-manager-client: CN=system:kube-controller-manager [client auth] ca.pem 
+        scheduler-client: CN=system:kube-scheduler [client auth] ca.pem 
+        admin-client: O=system:masters, CN=kubernetes-admin [client auth] ca.pem 
+        front-proxy-client: CN=front-proxy-client [client auth] front.pem 
+        kubelet-client: O=system:nodes, CN=system:node:worker-01 [client auth] ca.pem 
+        kubelet-server: O=system:nodes, CN=system:node:worker-01 [server auth] ca.pem worker-01 c1.example.com 10.10.30.21
+        kube-proxy-client: CN=system:kube-proxy [client auth] ca.pem 
+        ingress: CN=ingress [server auth] ca.pem www.example.com
+        "#);
+    }
+
+    #[test]
+    fn a_member_of_the_store_alone_has_nothing_of_kubernetes() {
+        let text = CONTROLLER.replace("role: controller", "role: etcd");
+        let text: Vec<&str> =
+            text.lines().filter(|line| !line.contains("frontProxy") && !line.contains("encryption")).collect();
+        let settings = load(&text.join("\n"));
+        let ids: Vec<String> =
+            plan(&settings, &Facts::sample(), &identity()).iter().map(|p| p.id.to_string()).collect();
+        assert_eq!(ids, ["certs/etcd-server", "certs/etcd-peer", "certs/ingress", "certs/ca-key"]);
     }
 
     #[test]
@@ -249,6 +345,20 @@ mod tests {
             assert_eq!(reads.contains(&Thing::File(token_file.clone())), reads_token, "{name}");
             assert!(reads.contains(&client), "{name}");
             assert_eq!(planned.what.scratch(), [parse(&format!("/opt/nodeagent/partial/{name}.key"))], "{name}");
+        }
+    }
+
+    #[test]
+    fn no_pair_of_pki_extra_takes_the_name_of_a_roles() {
+        let settings = load(CONTROLLER);
+        let own = needs(&settings, &identity())
+            .into_iter()
+            .filter(|need| !settings.certs.extra.contains_key(&parse(&need.name)));
+        for need in own {
+            let text = CONTROLLER.replace("ingress:", &format!("{}:", need.name));
+            let source = crate::config::Source { name: "node.yaml".into(), text: text.into_bytes() };
+            let error = crate::config::load(vec![source]).err().map(|errors| errors.to_string()).unwrap_or_default();
+            assert!(error.contains("is the name of a pair of nodeagent's own"), "{}: {error}", need.name);
         }
     }
 

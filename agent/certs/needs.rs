@@ -226,7 +226,7 @@ impl Node<'_> {
                 (false, true) => Profile::Serving,
                 _ => Profile::Client,
             };
-            let need = self.need(name.as_str(), "certificate of pki.extra", wanted, profile);
+            let need = self.need(name.as_str(), "certificate that pki.extra asks for", wanted, profile);
             Need { why: "pki.extra", reader: given.restart.clone(), ..need }
         });
         extra.collect()

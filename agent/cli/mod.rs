@@ -3,6 +3,8 @@
 mod bootstrap;
 mod certs;
 mod clock;
+mod cluster;
+mod etcd;
 mod exit;
 mod images;
 mod install;
@@ -106,6 +108,11 @@ enum Command {
     Uninstall(rollback::UninstallArgs),
     /// Import the container images that containerd lacks
     Images(images::ImagesArgs),
+    /// On a controller: approve nodes' certificates, and apply what a cluster
+    /// lacks, as nodeagent-cluster.service does
+    Cluster(cluster::ClusterArgs),
+    /// What etcd.service runs around a member's start
+    Etcd(etcd::EtcdArgs),
     /// Pin the digests of a release in a lock file; make and check mirrors
     Lock(lock::LockArgs),
     /// Print the JSON Schema of node.yaml
@@ -147,6 +154,8 @@ async fn dispatch(command: Command, global: &Global, tell: &Teller) -> Result<Ex
         Command::Rollback(args) => rollback::run(args, global, tell).await,
         Command::Uninstall(args) => rollback::uninstall(args, global, tell).await,
         Command::Images(args) => images::run(args, global, tell).await,
+        Command::Cluster(args) => cluster::run(args, global, tell).await,
+        Command::Etcd(args) => etcd::run(&args, global),
         Command::Lock(args) => lock::run(args, tell).await,
         Command::Schema => {
             schema::run();

@@ -17,6 +17,7 @@ use crate::host::root::Root;
 use crate::host::{Host, gather, sources};
 use crate::identity::{self, Identity, NoIdentity, Place};
 use crate::journal::{Event, Teller};
+use crate::units::versions;
 use crate::{install, network, steps};
 
 /// How long an address is waited for: as long as a slow DHCP server and a switch that learns.
@@ -74,6 +75,7 @@ pub fn now(global: &Global, host: &Host) -> Result<Node, Fault> {
         None => gather::gather(&identity::peers(&settings.cluster))?,
     };
     install::check(&settings, &facts)?;
+    versions::check(&settings)?;
     let identity = identity::choose(&settings.node, &settings.cluster, &facts, last_address(host)?)?;
     Ok(Node { settings, facts, identity })
 }
@@ -88,6 +90,7 @@ pub async fn awaited(global: &Global, host: &Host, tell: &Teller) -> Result<Node
     };
     let (facts, name, place) = chosen(global, Some(&settings.cluster), PATIENCE, last, tell, choose).await?;
     install::check(&settings, &facts)?;
+    versions::check(&settings)?;
     announce(name.as_str(), &place, last, tell);
     Ok(Node { settings, facts, identity: Identity { name, place } })
 }

@@ -10,7 +10,7 @@ use super::node::{self, Node};
 use super::output::{self, Format};
 use super::{Exit, Global};
 use crate::config::settings::{DefaultUsed, Origin};
-use crate::config::values::UnitName;
+use crate::config::values::{UnitName, Version};
 use crate::engine::change::Debt;
 use crate::engine::fault::Fault;
 use crate::engine::id::Step;
@@ -19,6 +19,7 @@ use crate::engine::settle;
 use crate::host::Host;
 use crate::host::facts::Facts;
 use crate::identity::Identity;
+use crate::units::versions::Support;
 
 /// Arguments of `plan`.
 #[derive(Args)]
@@ -56,6 +57,7 @@ pub async fn show_plan(plan: &Plan, node: &Node, global: &Global, host: &Host) -
         kind: "Plan",
         role: node.settings.role.to_string(),
         identity: &node.identity,
+        kubernetes: Release { version: &node.settings.install.version, known: Support::of_node(&node.settings) },
         pending,
         resources,
         owed,
@@ -78,6 +80,7 @@ struct Document<'a> {
     kind: &'static str,
     role: String,
     identity: &'a Identity,
+    kubernetes: Release<'a>,
     /// How many resources would be changed.
     pending: usize,
     resources: Vec<Shown>,
@@ -89,6 +92,15 @@ struct Document<'a> {
     facts: &'a Facts,
 }
 
+/// The release of Kubernetes, and how well it is known here what its programs want.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Release<'a> {
+    version: &'a Version,
+    /// Nothing where no program of Kubernetes runs.
+    known: Option<Support>,
+}
+
 /// The plan for people. What is as wanted is counted, and listed only if asked for.
 fn text(plan: &Document<'_>, verbose: bool) -> String {
     let who = plan.identity;
@@ -96,6 +108,9 @@ fn text(plan: &Document<'_>, verbose: bool) -> String {
     // Writing to a String cannot fail, here and below.
     for rejected in &who.rejected {
         let _ = writeln!(out, "  not {} on {}: {}", rejected.address, rejected.link, rejected.why);
+    }
+    if let Release { version, known: Some(known) } = &plan.kubernetes {
+        let _ = writeln!(out, "  Kubernetes {version}: flags and fields {known}");
     }
     let listed: Vec<&Shown> =
         plan.resources.iter().filter(|shown| verbose || !matches!(shown.status, Status::Same)).collect();

@@ -16,6 +16,7 @@ mod check;
 mod defaults;
 mod document;
 mod errors;
+pub mod manifests;
 mod merge;
 mod names;
 mod places;

@@ -47,8 +47,18 @@ impl fmt::Display for Origin {
 pub struct Origins(pub BTreeMap<String, Origin>);
 
 impl Origins {
-    /// Where the value of `key` came from: its own line, else that of the nearest key above it, else a default.
+    /// Where the value of `key` came from: its own line, else the first that a file gives below it, else that of the
+    /// nearest key above it, else a default.
     pub fn of(&self, key: &str) -> Origin {
+        let below = format!("{key}.");
+        let inside = self.0.range(below.clone()..).take_while(|(key, _)| key.starts_with(&below));
+        let first = inside.map(|(_, origin)| origin).min_by_key(|origin| match origin {
+            Origin::File { line, .. } => *line,
+            Origin::Default => usize::MAX,
+        });
+        if let (Some(origin), false) = (first, self.0.contains_key(key)) {
+            return origin.clone();
+        }
         let mut key = key;
         loop {
             if let Some(origin) = self.0.get(key) {

@@ -52,8 +52,11 @@ fn the_sample_and_its_defaults() {
     assert_eq!((url.as_str(), profile.as_str()), ("https://10.10.30.1:8888", "client"));
     let shown: Vec<String> = settings.defaults.iter().map(|d| format!("{} = {}", d.key, d.value)).collect();
     insta::assert_snapshot!(shown.join("\n"), @r#"
+    cluster.apiPort = 6443
     cluster.dns = 10.96.0.10
     cluster.domain = cluster.local
+    cluster.name = kubernetes
+    cluster.network = none
     cluster.podCIDR = 10.244.0.0/16
     cluster.serviceCIDR = 10.96.0.0/12
     download.deadline = 20m
@@ -116,7 +119,7 @@ limits:
   kubelet: {LimitNOFILE: 1048576}
   etcd.service: {LimitNOFILES: 65536, TasksMax: lots}
 ";
-    let drop_in = "cluster:\n  podCidr: 10.0.0.0/8\nrole: etcd\n";
+    let drop_in = "cluster:\n  podCidr: 10.0.0.0/8\nrole: kubeadm\n";
     let errors = load(vec![source("node.yaml", main), source("node.d/10.yaml", drop_in)]).expect_err("broken");
     insta::assert_snapshot!(errors.to_string(), @r#"
     node.yaml:1:13: apiVersion: "nodeagent.io/v1alpha2" is not known here; it must be: nodeagent.io/v1alpha1
@@ -140,7 +143,7 @@ limits:
     node.yaml:27:18: limits.etcd.service.LimitNOFILES: unknown key; did you mean LimitNOFILE?
     node.yaml:27:49: limits.etcd.service.TasksMax: "lots" is not a limit: a number, soft:hard, or infinity: "lots" is no number
     node.d/10.yaml:2:3: cluster.podCidr: unknown key; did you mean podCIDR?
-    node.d/10.yaml:3:7: role: etcd is not supported by this version; it knows: worker
+    node.d/10.yaml:3:7: role: kubeadm is not supported by this version; it knows: etcd, controller, worker, edge
     22 errors in the configuration
     "#);
 }
@@ -330,7 +333,7 @@ fn every_unreadable_file_is_reported() {
 
 #[test]
 fn errors_are_data_too() {
-    let errors = load_with("role: etcd").expect_err("no such role");
+    let errors = load_with("role: kubeadm").expect_err("no such role");
     let data = serde_json::to_value(&errors).expect("plain data");
     assert_eq!(
         data,
@@ -339,7 +342,7 @@ fn errors_are_data_too() {
             "line": 1,
             "column": 7,
             "key": "role",
-            "message": "etcd is not supported by this version; it knows: worker",
+            "message": "kubeadm is not supported by this version; it knows: etcd, controller, worker, edge",
         }])
     );
 }
@@ -431,4 +434,78 @@ proptest! {
         let text = format!("{}{put}{}", &SAMPLE[..at], &SAMPLE[end..]);
         let _ = load(vec![source("n", &text)]);
     }
+}
+
+/// A controller, as its own node.yaml and with a drop-in.
+fn controller_with(drop_in: &str) -> Result<Settings, ConfigErrors> {
+    const MAIN: &str = "\
+apiVersion: nodeagent.io/v1alpha1
+kind: NodeConfig
+role: controller
+node: { name: c1 }
+cluster:
+  apiServer: https://10.10.30.11:6443
+  nodes:
+    c1: { role: controller, address: 10.10.30.11, podCIDR: 10.244.0.0/24 }
+    w1: { address: 10.10.30.21, podCIDR: 10.244.1.0/24 }
+kubernetes: { version: v1.34.2, lock: { file: /l }, artifacts: { etcd: { version: v3.6.1 } } }
+pki:
+  ca: /etc/kubernetes/pki/ca.pem
+  signer: { local: { key: /etc/kubernetes/pki/ca-key.pem } }
+  etcd: { ca: /etc/kubernetes/pki/etcd-ca.pem, signer: { local: { key: /etc/kubernetes/pki/etcd-ca-key.pem } } }
+";
+    load(vec![source("node.yaml", MAIN), source("node.d/10.yaml", drop_in)])
+}
+
+#[test]
+fn a_controller_and_its_defaults() {
+    let settings = controller_with("{}").unwrap_or_else(|errors| panic!("{errors}"));
+    assert!(settings.etcd.member);
+    let members: Vec<String> = settings.etcd.members.iter().map(|(name, at)| format!("{name} {at}")).collect();
+    assert_eq!(members, ["c1 10.10.30.11"]);
+    assert_eq!(settings.etcd.endpoints, ["https://10.10.30.11:2379".parse().expect("a URL")]);
+    assert_eq!(settings.cluster.network, settings::PodNetwork::Bridge);
+    let programs: Vec<&str> = settings.install.artifacts.keys().map(values::ArtifactName::as_str).collect();
+    let wanted =
+        ["etcd", "kube-apiserver", "kube-controller-manager", "kube-proxy", "kube-scheduler", "kubectl", "kubelet"];
+    assert_eq!(programs, wanted);
+    assert_eq!(settings.certs.service_account_key.as_str(), "/etc/kubernetes/pki/sa-key.pem");
+    assert!(settings.limits.contains_key(&values::UnitName::literal("etcd.service")));
+
+    let apart = controller_with("cluster: { nodes: { e1: { role: etcd, address: 10.10.30.31 } } }");
+    let apart = apart.unwrap_or_else(|errors| panic!("{errors}"));
+    assert!(!apart.etcd.member, "the store has machines of its own");
+    assert_eq!(apart.etcd.endpoints, ["https://10.10.30.31:2379".parse().expect("a URL")]);
+}
+
+#[test]
+fn what_does_not_go_together_in_a_cluster() {
+    let table = [
+        ("cluster: { nodes: { w1: { address: 10.244.9.9 } } }", "lies in podCIDR 10.244.0.0/16"),
+        ("cluster: { nodes: { w1: { address: 10.96.0.9 } } }", "lies in serviceCIDR"),
+        ("cluster: { nodes: { w1: { address: 10.10.30.11 } } }", "that of c1, too"),
+        ("cluster: { nodes: { w1: { podCIDR: 10.245.1.0/24 } } }", "no part of cluster.podCIDR"),
+        ("cluster: { nodes: { w1: { podCIDR: 10.244.0.128/25 } } }", "overlaps that of c1"),
+        ("cluster: { nodes: { e1: { role: etcd, address: 10.10.30.31, podCIDR: 10.244.2.0/24 } } }", "runs no pods"),
+        ("cluster: { nodes: { c1: { role: worker } } }", "not what role says: controller"),
+        ("node: { name: c9 }", "this node, c9, is not among them"),
+        ("cluster: { network: bridge, nodes: { w2: { address: 10.10.30.22 } } }", "there is none for w2"),
+        ("etcd: { members: { c2: 10.10.30.12 } }", "a member runs on this node, c1"),
+        ("etcd: { join: true }", "no other member to join"),
+        ("etcd: { endpoints: ['http://10.10.30.11:2379'] }", "must start with https://"),
+        ("pki: { etcd: { ca: /etc/kubernetes/pki/ca.pem } }", "every node's certificate would open the store"),
+        ("pki: { extra: { web: { commonName: web, usages: [server] } } }", "names none: give dns or addresses"),
+        ("pki: { extra: { web: { commonName: web, usages: [] } } }", "good for nothing"),
+        ("node: { labels: { node-role.kubernetes.io/x: '' } }", "kubectl label"),
+        ("role: worker", "a worker never speaks to etcd"),
+        ("{ role: worker, pki: { encryptionKey: /k } }", "is for controllers alone"),
+        ("{ role: etcd, etcd: { member: false } }", "a member is all that"),
+    ];
+    for (drop_in, message) in table {
+        let errors = controller_with(drop_in).err().unwrap_or_else(|| panic!("{drop_in}: accepted")).to_string();
+        assert!(errors.contains(message), "{drop_in}:\n{errors}");
+    }
+    let by_token = "pki: { signer: { local: null, kubernetes: { tokenFile: /t } } }";
+    let errors = controller_with(by_token).expect_err("there is no API server yet").to_string();
+    assert!(errors.contains("must be there before the API server is"), "{errors}");
 }

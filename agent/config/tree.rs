@@ -147,8 +147,9 @@ impl Node {
 /// goes on, so that it is reported together with whatever else is wrong.
 pub(super) fn parse(order: usize, source: &Source, problems: &mut Vec<Problem>) -> Result<Node, Problem> {
     let file: Arc<str> = source.name.as_str().into();
-    let text = readable(order, &file, &source.text)?;
-    let root = Reader { parser: Parser::new_from_str(text), text, order, file, problems }.document()?;
+    let text = readable(order, &file, &source.text, MAX_BYTES)?;
+    let depth = MAX_DEPTH;
+    let root = Reader { parser: Parser::new_from_str(text), text, depth, order, file, problems }.document()?;
     match root.value {
         Value::Map(_) => Ok(root),
         _ if root.is_null() => Err(Problem::new(&root.at, "", NO_DOCUMENT)),
@@ -156,16 +157,26 @@ pub(super) fn parse(order: usize, source: &Source, problems: &mut Vec<Problem>) 
     }
 }
 
+/// Reads all documents of one source, which may be longer and deeper. A duplicate key counts as any other mistake.
+pub(super) fn parse_all(source: &Source, bytes: usize, depth: usize) -> Result<Vec<Node>, Problem> {
+    let file: Arc<str> = source.name.as_str().into();
+    let text = readable(0, &file, &source.text, bytes)?;
+    let mut problems = Vec::new();
+    let reader = Reader { parser: Parser::new_from_str(text), text, depth, order: 0, file, problems: &mut problems };
+    let all = reader.documents()?;
+    problems.into_iter().next().map_or(Ok(all), Err)
+}
+
 const NO_DOCUMENT: &str = "the file holds no settings: write them or remove the file";
 
 /// The source as text, if it is text of a sensible size.
-fn readable<'a>(order: usize, file: &Arc<str>, bytes: &'a [u8]) -> Result<&'a str, Problem> {
+fn readable<'a>(order: usize, file: &Arc<str>, bytes: &'a [u8], most: usize) -> Result<&'a str, Problem> {
     let problem = |before: &str, message: String| {
         let (line, column) = line_and_column(before);
         Problem::new(&Position { order, file: Arc::clone(file), line, column }, "", message)
     };
-    if bytes.len() > MAX_BYTES {
-        return Err(problem("", format!("the file has {} bytes, and at most {MAX_BYTES} are read", bytes.len())));
+    if bytes.len() > most {
+        return Err(problem("", format!("the file has {} bytes, and at most {most} are read", bytes.len())));
     }
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let valid = &bytes[..error.valid_up_to()];
@@ -188,6 +199,8 @@ fn line_and_column(before: &str) -> (usize, usize) {
 struct Reader<'a, 'p> {
     parser: Parser<'a, StrInput<'a>>,
     text: &'a str,
+    /// Most maps and lists inside one another.
+    depth: usize,
     order: usize,
     file: Arc<str>,
     problems: &'p mut Vec<Problem>,
@@ -253,10 +266,27 @@ impl<'a> Reader<'a, '_> {
         }
     }
 
+    /// All documents of the stream.
+    fn documents(mut self) -> Result<Vec<Node>, Problem> {
+        let mut all = Vec::new();
+        loop {
+            match self.next()? {
+                (Event::StreamEnd, _) => return Ok(all),
+                (
+                    event @ (Event::Scalar(..) | Event::SequenceStart(..) | Event::MappingStart(..) | Event::Alias(_)),
+                    span,
+                ) => {
+                    all.push(self.node(event, span, "", 0)?);
+                }
+                _ => {}
+            }
+        }
+    }
+
     /// The value that `event` starts.
     fn node(&mut self, event: Event<'a>, span: Span, key: &str, depth: usize) -> Result<Node, Problem> {
-        if depth > MAX_DEPTH {
-            return Err(self.refuse(span, "", format!("more than {MAX_DEPTH} maps and lists inside one another")));
+        if depth > self.depth {
+            return Err(self.refuse(span, "", format!("more than {} maps and lists inside one another", self.depth)));
         }
         let (anchor, tag) = match &event {
             Event::Scalar(_, _, anchor, tag) | Event::SequenceStart(anchor, tag) | Event::MappingStart(anchor, tag) => {

@@ -419,6 +419,12 @@ fn hex_digits(text: &str, wanted: &'static str, count: usize) -> Result<String, 
 }
 
 impl Version {
+    /// The 34 of v1.34.2.
+    pub fn minor(&self) -> u32 {
+        // Checked when it was made, as below.
+        self.0.split('.').nth(1).and_then(|minor| minor.parse().ok()).unwrap_or(0)
+    }
+
     /// Whether it is this minor release, or a later one.
     pub fn is_at_least(&self, major: u32, minor: u32) -> bool {
         // Checked when it was made: three numbers of less than ten digits.
@@ -549,6 +555,14 @@ impl Cidr {
                 mask_v6(u128::from(address), self.prefix) == u128::from(network)
             }
             _ => false,
+        }
+    }
+
+    /// Its last address: an IPv4 network's broadcast address.
+    pub fn last(&self) -> IpAddr {
+        match self.network {
+            IpAddr::V4(network) => IpAddr::V4((u32::from(network) | !mask_v4(u32::MAX, self.prefix)).into()),
+            IpAddr::V6(network) => IpAddr::V6((u128::from(network) | !mask_v6(u128::MAX, self.prefix)).into()),
         }
     }
 

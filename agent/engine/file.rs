@@ -189,3 +189,40 @@ impl Resource for ManagedLink {
         })
     }
 }
+
+/// A directory that must be there. What is in it is not ours.
+pub struct ManagedDir {
+    /// Where.
+    pub path: RootPath,
+    /// Its mode and owner where it is made, and of those above it that are missing. One that is there keeps its own.
+    pub meta: Meta,
+}
+
+impl Resource for ManagedDir {
+    fn summary(&self) -> String {
+        format!("directory {}", self.path)
+    }
+
+    fn reads(&self) -> Vec<Thing> {
+        vec![Thing::Stat(self.path.clone())]
+    }
+
+    fn makes(&self) -> Vec<Thing> {
+        vec![Thing::Stat(self.path.clone())]
+    }
+
+    fn diff(&self, seen: &Seen) -> Result<Diff, CannotTell> {
+        let why = match seen.entry(&self.path)? {
+            // A link to one will do: people move data to another disk that way.
+            Entry::Dir(_) | Entry::Link(_) => return Ok(Diff::Same),
+            Entry::Absent => {
+                let make = Change::Dir { path: self.path.clone(), meta: self.meta };
+                let shown = vec![Delta::new("directory", "", format!("{:04o}", self.meta.mode))];
+                return Ok(Diff::Differs { shown, known: vec![make] });
+            }
+            Entry::File { .. } => "a file".to_owned(),
+            Entry::Other(what) => format!("a {what}"),
+        };
+        Err(CannotTell::new(&self.path, format!("{why} is where the directory should be")))
+    }
+}

@@ -18,6 +18,7 @@ pub mod resolve;
 pub mod retry;
 pub mod root;
 pub mod seen;
+pub mod signals;
 pub mod sources;
 pub mod swap;
 pub mod systemd;

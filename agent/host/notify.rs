@@ -1,4 +1,4 @@
-//! What systemd is told while a unit starts: `sd_notify(3)`.
+//! What systemd is told of a unit: `sd_notify(3)`.
 //!
 //! Each does nothing when `NOTIFY_SOCKET` is not set. Nothing here fails: a status line that was not delivered changes
 //! nothing about the work that it tells of.
@@ -22,4 +22,14 @@ pub fn status(line: &str) {
 pub fn extend_timeout(from_now: Duration) {
     let microseconds = u32::try_from(from_now.as_micros()).unwrap_or(u32::MAX);
     let _ = sd_notify::notify(&[NotifyState::ExtendTimeoutUsec(microseconds)]);
+}
+
+/// Says that a `Type=notify` unit has started.
+pub fn ready() {
+    let _ = sd_notify::notify(&[NotifyState::Ready]);
+}
+
+/// Says that the unit is about to end.
+pub fn stopping() {
+    let _ = sd_notify::notify(&[NotifyState::Stopping]);
 }

@@ -61,7 +61,7 @@ pub fn check(settings: &Settings, facts: &Facts) -> Result<(), NoSuchProgram> {
     let missing = |(_, wanted): &(&ArtifactName, &ArtifactSettings)| {
         wanted.of_kubernetes
             && facts.architecture == "arm"
-            && wanted.version.parse().is_ok_and(|v| minor(&v) >= WITHOUT_ARM)
+            && wanted.version.parse::<Version>().is_ok_and(|version| version.minor() >= WITHOUT_ARM)
     };
     match settings.install.artifacts.iter().find(missing) {
         None => Ok(()),
@@ -71,11 +71,6 @@ pub fn check(settings: &Settings, facts: &Facts) -> Result<(), NoSuchProgram> {
             architecture: facts.architecture.clone(),
         }),
     }
-}
-
-/// The 34 of v1.34.2.
-fn minor(version: &Version) -> u32 {
-    version.as_str().split('.').nth(1).and_then(|minor| minor.parse().ok()).unwrap_or(u32::MAX)
 }
 
 /// Where every version of a program is kept.

@@ -192,6 +192,54 @@ pub enum Event<'a> {
         /// For which, and what somebody has to do.
         why: &'a str,
     },
+    /// This controller begins to look after the cluster, or another one does.
+    ClusterLed {
+        /// Who holds the Lease.
+        holder: &'a str,
+        /// Whether it is this process.
+        ours: bool,
+    },
+    /// Looking after the cluster was interrupted, and begins anew.
+    ClusterInterrupted {
+        /// By what.
+        why: &'a str,
+        /// What to do; may be empty.
+        advice: &'a str,
+    },
+    /// An object of the cluster was made or changed.
+    ClusterChanged {
+        /// Which.
+        what: &'a str,
+        /// What became of it.
+        how: &'a str,
+    },
+    /// An object of the cluster is not as it should be.
+    ClusterObjectFailed {
+        /// Which, and where it stands.
+        what: &'a str,
+        /// Why not.
+        why: &'a str,
+        /// What to do; may be empty.
+        advice: &'a str,
+    },
+    /// A certificate request was approved.
+    RequestApproved {
+        /// Its name.
+        request: &'a str,
+        /// Who asked.
+        requestor: &'a str,
+        /// For what.
+        what: &'a str,
+    },
+    /// A certificate request is left to a person.
+    RequestLeft {
+        /// Its name.
+        request: &'a str,
+        /// Who asked.
+        requestor: &'a str,
+        /// Why it was not approved.
+        why: &'a str,
+    },
     /// A unit's job goes on.
     JobWaits {
         /// The unit.
@@ -273,6 +321,12 @@ impl Event<'_> {
             Self::TargetAwaited { .. } => "6ad6cdc83fdb46b5aa59398aeb8a969b",
             Self::TargetReady { .. } => "e094f5ed5ac54a03873acb8879b46c43",
             Self::ApprovalAwaited { .. } => "42fc47a792c3420d9455925405e2b763",
+            Self::ClusterLed { .. } => "e7565ab0ca834fc982f6876925d9be44",
+            Self::ClusterInterrupted { .. } => "0218d74fecd34b13a990daa778b8e4ac",
+            Self::ClusterChanged { .. } => "6c8cccc56c8547c29344158666054fd1",
+            Self::ClusterObjectFailed { .. } => "fa4a6430a9114a4cbb3c54c55b9990cd",
+            Self::RequestApproved { .. } => "9eaa475dee264017afe20e10782430fc",
+            Self::RequestLeft { .. } => "e7146931ba0b4fa683f3b62f7a99b0b4",
             Self::JobWaits { .. } => "d16481672e9a44b29e0e435178868341",
             Self::DebtPaid { .. } => "34ac12a47dd84eeba2297a1ea0049daa",
             Self::NotProven { .. } => "08dbf08ef8d44a94963887949f3cc016",
@@ -297,6 +351,9 @@ impl Event<'_> {
             | Self::Held { .. }
             | Self::Kept { .. }
             | Self::Retrying { .. }
+            | Self::ClusterInterrupted { .. }
+            | Self::ClusterObjectFailed { .. }
+            | Self::RequestLeft { .. }
             | Self::AddressChanged { .. }
             | Self::AddressNotInCertificate { .. }
             | Self::AddressInside { .. }
@@ -358,6 +415,21 @@ impl Event<'_> {
             Self::TargetAwaited { target, why } => format!("waiting for {target}: {why}"),
             Self::TargetReady { target, took } => format!("{target} is ready ({})", seconds(*took)),
             Self::ApprovalAwaited { why } => (*why).to_owned(),
+            Self::ClusterLed { ours: true, .. } => "this controller looks after the cluster".to_owned(),
+            Self::ClusterLed { holder, .. } => format!("{holder} looks after the cluster; this controller stands by"),
+            Self::ClusterInterrupted { why, advice: "" } => format!("looking after the cluster begins anew: {why}"),
+            Self::ClusterInterrupted { why, advice } => {
+                format!("looking after the cluster begins anew: {why}\n  -> {advice}")
+            }
+            Self::ClusterChanged { what, how } => format!("{what}: {how}"),
+            Self::ClusterObjectFailed { what, why, advice: "" } => format!("{what}: {why}"),
+            Self::ClusterObjectFailed { what, why, advice } => format!("{what}: {why}\n  -> {advice}"),
+            Self::RequestApproved { request, requestor, what } => {
+                format!("approved {request} of {requestor}: {what}")
+            }
+            Self::RequestLeft { request, requestor, why } => format!(
+                "left {request} of {requestor} to a person: {why} (kubectl certificate approve or deny {request})"
+            ),
             Self::JobWaits { unit, says } => format!("{unit}: still starting{says}"),
             Self::DebtPaid { debt } => format!("{debt}: done"),
             Self::NotProven { id, why } => format!("{id}: done, but {why}"),
@@ -402,6 +474,22 @@ impl Event<'_> {
             Self::RunEnded { result, took, .. } => {
                 fields.result = Some((*result).to_owned());
                 fields.duration = Some(*took);
+            }
+            Self::RequestApproved { request, .. } => {
+                fields.resource = Some((*request).to_owned());
+                fields.result = Some("approved".into());
+            }
+            Self::RequestLeft { request, .. } => {
+                fields.resource = Some((*request).to_owned());
+                fields.result = Some("left".into());
+            }
+            Self::ClusterChanged { what, .. } => {
+                fields.resource = Some((*what).to_owned());
+                fields.result = Some("changed".into());
+            }
+            Self::ClusterObjectFailed { what, .. } => {
+                fields.resource = Some((*what).to_owned());
+                fields.result = Some("failed".into());
             }
             Self::TargetReady { took, .. } => fields.duration = Some(*took),
             Self::Fetching { bytes, took, .. } => {

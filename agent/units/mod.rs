@@ -6,9 +6,14 @@
 //! Idempotent because files are compared whole and a unit that runs is not started.
 
 mod components;
+pub mod versions;
 
+use std::collections::BTreeSet;
+use std::slice;
+
+use self::components::{Component, ConfigFile, Node};
 use crate::config::catalogue::IMAGES_UNIT;
-use crate::config::settings::{Origin, Settings, Signer};
+use crate::config::settings::{Origin, Role, Settings, Signer};
 use crate::config::values::{RootPath, UnitName};
 use crate::engine::change::{Change, Debt, SCRATCH, Verb};
 use crate::engine::file::{ManagedFile, ManagedLink};
@@ -21,19 +26,6 @@ use crate::identity::Identity;
 /// Where unit files go.
 const UNIT_DIR: &str = "/etc/systemd/system";
 
-/// A program that runs as a unit on this node.
-struct Component {
-    unit: UnitName,
-    /// The unit file, from `units/`.
-    unit_file: &'static str,
-    /// Its configuration file and the content.
-    config: (RootPath, String),
-    /// Its flags.
-    args: Vec<String>,
-    /// What each start waits for.
-    wait: Vec<String>,
-}
-
 /// Refreshes the env file at each boot. It is enabled, and not started: at this boot the network step has done its work.
 const NETWORK: (&str, &str) = ("nodeagent-network.service", include_str!("../../units/nodeagent-network.service"));
 
@@ -45,7 +37,7 @@ const RENEWAL_TIMER: (&str, &str) = ("nodeagent-renew.timer", include_str!("../.
 const RENEWED: &str = "/etc/kubernetes";
 
 /// The resources of this step.
-pub fn plan(settings: &Settings, _facts: &Facts, identity: &Identity) -> Vec<Planned> {
+pub fn plan(settings: &Settings, facts: &Facts, identity: &Identity) -> Vec<Planned> {
     let mut all: Vec<Planned> = Vec::new();
     let mut running = Vec::new();
     let why = settings.origins.of("role");
@@ -56,21 +48,27 @@ pub fn plan(settings: &Settings, _facts: &Facts, identity: &Identity) -> Vec<Pla
         running.push(service(&unit, file, Vec::new(), &settings.origins.of("kubernetes.images"), &mut all));
     }
     running.push(renewal(settings, &why, &mut all));
-    for component in [components::kubelet(settings, identity), components::kube_proxy(settings, identity)] {
-        let unit = &component.unit;
-        let restart = Debt::Restart(unit.clone());
-        let (config, content) = component.config.clone();
-        let env = RootPath::literal("/etc/kubernetes").join(&format!("{}.env", unit.stem()));
-        let after = [&config, &env].map(|path| Thing::Stat(path.clone())).to_vec();
-        let config = ManagedFile::new(config, content);
-        all.push(planned(format!("{}-config", unit.stem()), &why, vec![restart.clone()], config));
-        let env = ManagedFile::new(env, env_file(&component));
-        all.push(planned(format!("{}.env", unit.stem()), &why, vec![restart], env));
-        running.push(service(unit, component.unit_file, after, &why, &mut all));
+    for component in (Node { settings, facts, identity }).components() {
+        running.push(program(component, &why, &mut all));
     }
     // All starts come last and in one round, so that they are queued together.
     all.extend(running);
     all
+}
+
+/// Adds a program's files and its unit, and returns its start.
+fn program(component: Component, why: &Origin, all: &mut Vec<Planned>) -> Planned {
+    let unit = component.unit.clone();
+    let restart = vec![Debt::Restart(unit.clone())];
+    let env = RootPath::literal("/etc/kubernetes").join(&format!("{}.env", unit.stem()));
+    let content = env_file(&component);
+    let mut after = vec![Thing::Stat(env.clone())];
+    for ConfigFile { name, path, what } in component.files {
+        after.push(Thing::Stat(path));
+        all.push(planned(name, why, restart.clone(), what));
+    }
+    all.push(planned(format!("{}.env", unit.stem()), why, restart, ManagedFile::new(env, content)));
+    service(&unit, component.unit_file, after, why, all)
 }
 
 /// Adds the renewal's unit, and returns the start of its timer.
@@ -96,21 +94,24 @@ fn renewal(settings: &Settings, why: &Origin, all: &mut Vec<Planned>) -> Planned
     service(&UnitName::literal(RENEWAL_TIMER.0), RENEWAL_TIMER.1, after, why, all)
 }
 
-/// The directories outside of [`RENEWED`] in which a renewal has something to write: pairs, a CA's key to destroy, or keys
-/// whose requests are open.
+/// The directories outside of [`RENEWED`] in which a renewal has something to write: pairs, a CA's key to destroy, keys
+/// whose requests are open, or the service accounts' public key.
 fn renewed_elsewhere(settings: &Settings) -> Vec<RootPath> {
-    let key = match &settings.certs.signer {
+    let certs = &settings.certs;
+    let signers =
+        [&certs.signer, &certs.etcd.signer].into_iter().chain(certs.front_proxy.as_ref().map(|ca| &ca.signer));
+    let of_signers = signers.filter_map(|signer| match signer {
         Signer::Local { key, remove_after_use: true } => Some(key.parent()),
         // Not the directory itself, which comes and goes.
         Signer::Kubernetes { .. } => Some(RootPath::literal(SCRATCH).parent()),
         Signer::Offline { dir } => Some(dir.clone()),
         _ => None,
-    };
+    });
     let inside = |dir: &RootPath| dir.as_str() == RENEWED || dir.as_str().starts_with(&format!("{RENEWED}/"));
-    let mut all: Vec<RootPath> = [settings.certs.dir.clone()].into_iter().chain(key).collect();
-    all.retain(|dir| !inside(dir));
-    all.dedup();
-    all
+    let service_accounts = (settings.role == Role::Controller).then(|| certs.service_account_key.parent());
+    let all: BTreeSet<RootPath> =
+        of_signers.chain([certs.dir.clone()]).chain(service_accounts).filter(|dir| !inside(dir)).collect();
+    all.into_iter().collect()
 }
 
 fn planned(name: String, why: &Origin, owes: Vec<Debt>, what: Box<dyn Resource>) -> Planned {
@@ -149,8 +150,9 @@ fn env_file(component: &Component) -> String {
         let escaped = words.join(" ").replace('\\', "\\\\").replace('"', "\\\"");
         format!("{name}=\"{escaped}\"\n")
     };
+    let vars: String = component.vars.iter().map(|(name, value)| line(name, slice::from_ref(value))).collect();
     format!(
-        "# Written by nodeagent for {}; put changes into node.yaml.\n{}{}",
+        "# Written by nodeagent for {}; put changes into node.yaml.\n{}{}{vars}",
         component.unit,
         line("ARGS", &component.args),
         line("WAIT", &component.wait)

@@ -3,6 +3,7 @@
 
 mod certs;
 mod certs_clients;
+mod certs_cluster;
 mod certs_refused;
 mod certs_renew;
 mod config;
@@ -21,5 +22,6 @@ mod privileges;
 mod site;
 mod snapshot;
 mod storage;
+mod versions;
 mod wait;
 mod world;

@@ -38,9 +38,7 @@ fn three_machines_become_a_cluster_and_come_back_unchanged() -> Result<()> {
             nothing_to_do(node)?;
             before.push(written(node)?);
         }
-        for name in ALL {
-            cluster.node_mut(name)?.power_off()?;
-        }
+        cluster.power_off(&ALL)?;
         cluster.power_on(&ALL)?;
         let ready = cluster.wait_until_ready(&ALL)?;
         eprintln!("{}", timeline::table(&cluster, &ready)?);

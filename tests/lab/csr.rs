@@ -40,14 +40,14 @@ const SERVER: &str = "X509v3 Key Usage: critical|Digital Signature, Key Encipher
 const PROXY: &str = CLIENT;
 
 /// A worker's tree, and the agent on it in the lab's network.
-struct Worker<'lab> {
+pub struct Worker<'lab> {
     lab: &'lab Lab,
     root: PathBuf,
 }
 
 impl<'lab> Worker<'lab> {
     /// A worker with this token, that trusts this CA, and that waits for approvals as long as `deadline` says.
-    fn new(lab: &'lab Lab, name: &str, token: &str, ca: &str, deadline: &str) -> Result<Self> {
+    pub fn new(lab: &'lab Lab, name: &str, token: &str, ca: &str, deadline: &str) -> Result<Self> {
         let root = lab.directory().join(name);
         fs::create_dir_all(root.join("etc/nodeagent"))?;
         fs::create_dir_all(root.join("etc/kubernetes/pki"))?;
@@ -82,7 +82,7 @@ impl<'lab> Worker<'lab> {
     }
 
     /// Runs the step; it must end with this code.
-    fn certs(&self, code: i32) -> Result<String> {
+    pub fn certs(&self, code: i32) -> Result<String> {
         let Output { status, stdout, stderr } = self.run(&[])?;
         let told = String::from_utf8_lossy(&stderr).into_owned();
         ensure!(
@@ -94,7 +94,7 @@ impl<'lab> Worker<'lab> {
         Ok(told)
     }
 
-    fn pair(&self, name: &str) -> PathBuf {
+    pub fn pair(&self, name: &str) -> PathBuf {
         self.root.join(format!("etc/kubernetes/pki/{name}.pem"))
     }
 
@@ -145,7 +145,7 @@ fn approved_by_themselves() -> [Value; 2] {
 }
 
 /// Waits until the API server, which learns of Secrets and roles a moment later, lets the token ask or not.
-fn wait_until_token_may(plane: &ControlPlane<'_>, lab: &Lab, token: &str, answer: &str) -> Result<()> {
+pub fn wait_until_token_may(plane: &ControlPlane<'_>, lab: &Lab, token: &str, answer: &str) -> Result<()> {
     let ca = lab.directory().join("control-plane/ca.pem");
     let server = format!("--server=https://{CONTROLLER}:6443");
     let ca = format!("--certificate-authority={}", ca.display());

@@ -18,6 +18,8 @@ use std::{
     time::Duration,
 };
 
+use nix::sys::signal::{SigSet, Signal};
+
 /// A client that asks for nothing is not waited for longer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -30,10 +32,13 @@ fn main() -> io::Result<()> {
         return Ok(());
     }
     match role.as_str() {
-        "pause" => loop {
-            thread::park();
-        },
-        "greeter" => return greet(),
+        "pause" => return until_told_to_end(),
+        "greeter" => {
+            // The threads that serve block what this one waits for.
+            told_to_end().thread_block()?;
+            thread::spawn(greet);
+            return until_told_to_end();
+        }
         _ => (),
     }
     println!("stand-in for {role}, started as: {}", args.join(" "));
@@ -49,6 +54,18 @@ fn main() -> io::Result<()> {
             eprintln!("stand-in for {role}: {error}");
         }
     }
+    Ok(())
+}
+
+/// What ends a program, and is ignored by the first process of a pod unless it says otherwise.
+fn told_to_end() -> SigSet {
+    [Signal::SIGTERM, Signal::SIGINT].into_iter().collect()
+}
+
+fn until_told_to_end() -> io::Result<()> {
+    let signals = told_to_end();
+    signals.thread_block()?;
+    signals.wait()?;
     Ok(())
 }
 

@@ -61,7 +61,6 @@ pub struct ExtraCertificate {
     #[serde(default)]
     pub addresses: Vec<IpAddr>,
     /// What it is good for.
-    #[schemars(extend("minItems" = 1))]
     pub usages: Vec<Usage>,
     /// The unit to restart when it is replaced.
     pub restart: Option<UnitName>,

@@ -8,6 +8,28 @@ use crate::config::document::{Authority, Cfssl, ExtraCertificate, KubernetesSign
 use crate::config::settings::{self, CaSettings, CertsSettings, KeyKind, Role, Signer, Usage};
 use crate::config::values::{CertName, CommonName, RootPath};
 
+/// The names of the pairs that roles need, and of the CAs and keys beside them.
+const OF_ROLES: [&str; 18] = [
+    "admin-client",
+    "api-server",
+    "api-server-etcd-client",
+    "api-server-kubelet-client",
+    "ca",
+    "ca-key",
+    "controller-manager-client",
+    "etcd-ca",
+    "etcd-ca-key",
+    "etcd-peer",
+    "etcd-server",
+    "front-proxy-ca",
+    "front-proxy-client",
+    "kube-proxy-client",
+    "kubelet-client",
+    "kubelet-server",
+    "sa-key",
+    "scheduler-client",
+];
+
 impl Resolver<'_> {
     pub(super) fn certs(&mut self, pki: Pki) -> Option<CertsSettings> {
         let dir = self.or_default("pki.dir", pki.dir, RootPath::literal(defaults::PKI_DIR));
@@ -119,11 +141,20 @@ impl Resolver<'_> {
         let mut extra = BTreeMap::new();
         for (name, certificate) in given {
             let key = format!("pki.extra.{name}");
+            if OF_ROLES.contains(&name.as_str()) {
+                self.refuse(&key, format!("{name} is the name of a pair of nodeagent's own: choose another"));
+            }
             let serves = certificate.usages.contains(&Usage::Server);
             if serves && matches!(signer, Signer::Kubernetes { .. }) {
                 let message = "the cluster's own signers sign a kubelet's serving certificate, and no other's: use another \
                                pki.signer, or have it sign for clients only";
                 self.refuse(&format!("{key}.usages"), message);
+            }
+            if certificate.usages.is_empty() {
+                self.refuse(
+                    &format!("{key}.usages"),
+                    "is empty: it would be good for nothing; give client, server or both",
+                );
             }
             if serves && certificate.dns.is_empty() && certificate.addresses.is_empty() {
                 self.refuse(&key, "is for a server, and names none: give dns or addresses");

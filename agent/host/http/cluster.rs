@@ -1,13 +1,16 @@
 //! Asking the cluster's own servers (a signer, the API server): JSON both ways, no proxy, one trusted CA, and a clock that
 //! agrees with theirs.
 
+mod watch;
+
 use std::time::{Duration, SystemTime};
 
-use reqwest::header::{AUTHORIZATION, DATE, HeaderMap, HeaderValue};
-use reqwest::{Certificate, Client, Identity, redirect};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderValue};
+use reqwest::{Certificate, Client, Identity, Method, Response, redirect};
 use serde_json::Value;
 use tokio::time::Instant;
 
+pub use self::watch::Watch;
 use super::{Http, HttpError, builder, status_error};
 use crate::config::values::HttpUrl;
 use crate::host::clock;
@@ -86,41 +89,62 @@ fn authorization(token: &str) -> HeaderMap {
 impl Server<'_> {
     /// The JSON at a path. Transient failures are retried for a minute.
     pub async fn get(&self, path: &str) -> Result<Value, HttpError> {
-        self.ask(path, None).await
+        self.ask(Method::GET, path, None).await
     }
 
     /// Posts JSON and returns the JSON of a 2xx answer; other answers are errors that carry status and body. Transient
     /// failures are retried for a minute.
     pub async fn post(&self, path: &str, body: &Value) -> Result<Value, HttpError> {
-        self.ask(path, Some(body)).await
+        self.ask(Method::POST, path, Some(("application/json", body))).await
     }
 
-    async fn ask(&self, path: &str, body: Option<&Value>) -> Result<Value, HttpError> {
+    /// Puts JSON in the place of what is there; else as [`Self::post`].
+    pub async fn put(&self, path: &str, body: &Value) -> Result<Value, HttpError> {
+        self.ask(Method::PUT, path, Some(("application/json", body))).await
+    }
+
+    /// Changes what is there by a patch of this media type (RFC 5789); else as [`Self::post`].
+    pub async fn patch(&self, path: &str, media_type: &'static str, patch: &Value) -> Result<Value, HttpError> {
+        self.ask(Method::PATCH, path, Some((media_type, patch))).await
+    }
+
+    async fn ask(&self, method: Method, path: &str, body: Option<Body<'_>>) -> Result<Value, HttpError> {
         let url = self.base.join(path);
         let deadline = Instant::now() + REQUEST_DEADLINE;
-        self.http.persist(url.as_str(), deadline, async || self.ask_once(url.as_str(), body).await).await
+        self.http.persist(url.as_str(), deadline, async || self.ask_once(&method, url.as_str(), body).await).await
     }
 
-    async fn ask_once(&self, url: &str, body: Option<&Value>) -> Result<Value, HttpError> {
-        let request = match body {
-            None => self.client.get(url),
-            Some(body) => self.client.post(url).json(body),
-        };
-        let no_answer = |source| HttpError::no_answer(url, source);
-        let response = request.timeout(ANSWER).send().await.map_err(no_answer)?;
-        let (status, headers) = (response.status(), response.headers().clone());
-        let date = headers.get(DATE).and_then(|date| date.to_str().ok());
-        same_time(url, date, clock::now())?;
-        let answer = response.bytes().await.map_err(no_answer)?;
-        let bad = |why: String| HttpError::BadAnswer { url: url.to_owned(), why };
-        if answer.len() > MAX_ANSWER {
-            return Err(bad("the answer is too long".to_owned()));
+    async fn ask_once(&self, method: &Method, url: &str, body: Option<Body<'_>>) -> Result<Value, HttpError> {
+        let mut request = self.client.request(method.clone(), url).timeout(ANSWER);
+        if let Some((media_type, body)) = body {
+            request = request.header(CONTENT_TYPE, media_type).json(body);
         }
-        if !status.is_success() {
-            return Err(status_error(url, status, &headers, &answer));
-        }
-        serde_json::from_slice(&answer).map_err(|error| bad(format!("the answer is not JSON: {error}")))
+        let response = request.send().await.map_err(|source| HttpError::no_answer(url, source))?;
+        let answer = whole(url, response).await?;
+        serde_json::from_slice(&answer).map_err(|error| bad(url, format!("the answer is not JSON: {error}")))
     }
+}
+
+/// A request's media type and content.
+type Body<'a> = (&'static str, &'a Value);
+
+/// The whole of a good answer.
+async fn whole(url: &str, response: Response) -> Result<Vec<u8>, HttpError> {
+    let (status, headers) = (response.status(), response.headers().clone());
+    let date = headers.get(DATE).and_then(|date| date.to_str().ok());
+    same_time(url, date, clock::now())?;
+    let answer = response.bytes().await.map_err(|source| HttpError::no_answer(url, source))?;
+    if answer.len() > MAX_ANSWER {
+        return Err(bad(url, "the answer is too long".to_owned()));
+    }
+    if !status.is_success() {
+        return Err(status_error(url, status, &headers, &answer));
+    }
+    Ok(answer.into())
+}
+
+fn bad(url: &str, why: String) -> HttpError {
+    HttpError::BadAnswer { url: url.to_owned(), why }
 }
 
 /// Refuses what a server says whose clock is far from this machine's: one of the two would take the certificates of the

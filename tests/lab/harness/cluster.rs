@@ -12,6 +12,7 @@ use super::{
     node::Node,
     process::{self, wait_until},
     release::ETCD,
+    stand_in,
     timeline::{self, Times},
 };
 
@@ -57,7 +58,7 @@ pub struct Cluster<'lab> {
 /// The `cluster.yaml` of these machines, with the real programs of Kubernetes and the images of the lab's pods.
 pub fn yaml(lab: &Lab, machines: &[Machine]) -> Result<String> {
     let lock = lab.lay_out_real(VERSION)?;
-    let pods = image::of_pods(&fs::read(Lab::stand_in()?).context("read the stand-in")?)?;
+    let pods = image::of_pods(&fs::read(stand_in(&lab.agent)?).context("read the stand-in")?)?;
     fs::write(lab.docroot().join(PODS), &pods).context("write the pods' images")?;
     let controller = format!(", config: {{ kubernetes: {{ artifacts: {{ etcd: {{ version: {ETCD} }} }} }} }}");
     let nodes: String = machines
@@ -109,7 +110,8 @@ impl<'lab> Cluster<'lab> {
     pub fn cloud_config(&self, yaml: &str) -> Result<Value> {
         let file = self.directory.join("cluster.yaml");
         fs::write(&file, yaml).with_context(|| format!("write {}", file.display()))?;
-        let mut command = vec![Lab::binary()?, "cloud-config".into(), file, "--to".into(), self.inventory.clone()];
+        let mut command =
+            vec![self.lab.agent.clone(), "cloud-config".into(), file, "--to".into(), self.inventory.clone()];
         command.extend(["--output".into(), "json".into()]);
         let made = process::ok(&command, OPERATOR).context("make the inventory")?;
         serde_json::from_str(&made).with_context(|| format!("read what cloud-config printed: {made}"))
@@ -136,6 +138,14 @@ impl<'lab> Cluster<'lab> {
             node.power_on()?;
         }
         Ok(())
+    }
+
+    /// Shuts machines down, all at once.
+    pub fn power_off(&mut self, names: &[&'static str]) -> Result<()> {
+        for name in names {
+            self.node(name)?.begin_power_off()?;
+        }
+        names.iter().try_for_each(|name| self.node_mut(name)?.end_power_off())
     }
 
     /// A machine.

@@ -68,6 +68,7 @@ pub struct Lab {
     pub ca: Ca,
     /// SHA-256 of each program of the release.
     pub digests: Digests,
+    agent: PathBuf,
     agent_digest: String,
     cache: PathBuf,
     tree: PathBuf,
@@ -102,7 +103,8 @@ impl Lab {
             SERVICES.parse()?,
             &Site::Mirror { docroot: &docroot },
         )?;
-        Ok(Self { mirror, signer, ca, digests, agent_digest, cache, tree, cgroups, net, run })
+        let agent = agent.to_owned();
+        Ok(Self { mirror, signer, ca, digests, agent, agent_digest, cache, tree, cgroups, net, run })
     }
 
     /// Runs `test` in a lab of its own: what an error or a panic leaves behind is kept for inspection.
@@ -177,6 +179,11 @@ impl Lab {
     /// Runs a command of the host's in the lab's network.
     pub fn run_in_network(&self, args: &[&str]) -> Result<Output> {
         process::output(&self.net.inside(args), COMMAND)
+    }
+
+    /// Starts a command of the host's that stays, in the lab's network.
+    pub fn start_in_network(&self, name: &str, args: &[&str], log: &Path) -> Result<process::Daemon> {
+        process::Daemon::start(name, &self.net.inside(args), &[], log, &self.cgroups)
     }
 
     /// The lab's own directory: one directory per node, and the services' files.

@@ -299,7 +299,17 @@ impl Node<'_> {
 
     /// Shuts the node down as a person would, and waits for its end.
     pub fn power_off(&mut self) -> Result<()> {
-        self.ok(&["systemctl", "poweroff", "--no-block"])?;
+        self.begin_power_off()?;
+        self.end_power_off()
+    }
+
+    /// Asks the node to shut down.
+    pub fn begin_power_off(&self) -> Result<()> {
+        self.ok(&["systemctl", "poweroff", "--no-block"]).map(drop)
+    }
+
+    /// Waits until it has.
+    pub fn end_power_off(&mut self) -> Result<()> {
         if let Some(mut running) = self.running.take() {
             running.nspawn.wait_for_end(POWER_OFF)?;
         }

@@ -157,6 +157,16 @@ impl Daemon {
         })
     }
 
+    /// Asks the program itself to end, and waits until it has.
+    pub fn terminate(&mut self, deadline: Duration) -> Result<()> {
+        let children = format!("/proc/{0}/task/{0}/children", self.pid());
+        let children = fs::read_to_string(&children).with_context(|| format!("read {children}"))?;
+        let program = children.split_whitespace().next().with_context(|| format!("{} has ended", self.name))?;
+        let program = nix::unistd::Pid::from_raw(program.parse()?);
+        nix::sys::signal::kill(program, nix::sys::signal::Signal::SIGTERM)?;
+        self.wait_for_end(deadline)
+    }
+
     /// Ends it, and all that it started, without asking.
     pub fn kill(&mut self) {
         // Either call fails only when the process has ended already.

@@ -1,0 +1,154 @@
+//! What a Node's role says of it: labels and taints that no kubelet may give itself (NodeRestriction), once per Node.
+//!
+//! Once: a taint that somebody removed to run pods on a controller stays away, until the machine registers anew or has
+//! another role in the inventory.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+
+use super::api::{Api, Met, is_answer, said};
+use super::memo::Memo;
+use crate::config::settings::{NodeEntry, Role};
+use crate::config::values::{NodeName, Version};
+use crate::host::http::HttpError;
+use crate::journal::{Event, Teller};
+
+/// Where Nodes are.
+pub const NODES: &str = "/api/v1/nodes";
+
+const CONTROL_PLANE: &str = "node-role.kubernetes.io/control-plane";
+/// What `control-plane` was called before 1.24 (kubernetes/enhancements 2067).
+const MASTER: &str = "node-role.kubernetes.io/master";
+const EDGE: &str = "node-role.kubernetes.io/edge";
+
+/// The keys that a role stands for: each is a label, and a taint with `NoSchedule`.
+fn marks(role: Role, release: &Version) -> &'static [&'static str] {
+    match role {
+        Role::Controller if release.is_at_least(1, 24) => &[CONTROL_PLANE],
+        Role::Controller => &[CONTROL_PLANE, MASTER],
+        Role::Edge => &[EDGE],
+        _ => &[],
+    }
+}
+
+/// Marks the Nodes of the inventory.
+pub struct Marker<'a> {
+    api: &'a Api<'a>,
+    tell: &'a Teller,
+    inventory: &'a BTreeMap<NodeName, NodeEntry>,
+    release: &'a Version,
+    memo: Memo,
+}
+
+impl<'a> Marker<'a> {
+    /// Reads what was done before.
+    pub async fn new(
+        api: &'a Api<'a>,
+        tell: &'a Teller,
+        inventory: &'a BTreeMap<NodeName, NodeEntry>,
+        release: &'a Version,
+    ) -> Result<Self, HttpError> {
+        Ok(Self { api, tell, inventory, release, memo: Memo::load(api).await? })
+    }
+
+    /// Gives a Node its role's marks, unless that was done already.
+    pub async fn see(&mut self, met: Met, node: &Value) -> Result<(), HttpError> {
+        let Some(name) = node["metadata"]["name"].as_str().and_then(|name| name.parse::<NodeName>().ok()) else {
+            return Ok(());
+        };
+        let note = format!("node.{name}");
+        if met == Met::Gone {
+            return self.memo.note(self.api, &note, None).await;
+        }
+        let Some(entry) = self.inventory.get(&name) else { return Ok(()) };
+        let uid = node["metadata"]["uid"].as_str().unwrap_or_default();
+        let before = self.memo.of(&note).and_then(|text| text.split_once(' '));
+        let before = before.filter(|(_, of)| *of == uid).map(|(role, _)| role);
+        let role = entry.role.to_string();
+        if before == Some(&role) || (before.is_none() && marks(entry.role, self.release).is_empty()) {
+            return Ok(());
+        }
+        // What another release would have called it goes as well.
+        let old_role = [Role::Controller, Role::Edge].into_iter().find(|role| before == Some(&role.to_string()));
+        let old: &[&str] = match old_role {
+            Some(Role::Controller) => &[CONTROL_PLANE, MASTER],
+            Some(role) => marks(role, self.release),
+            None => &[],
+        };
+        if let Some(patch) = patch(node, old, marks(entry.role, self.release)) {
+            match self.api.0.patch(&format!("{NODES}/{name}"), "application/merge-patch+json", &patch).await {
+                Ok(_) => self.tell.tell(&Event::ClusterChanged {
+                    what: &format!("Node {name}"),
+                    how: &format!("has the label and the taint of its role, {role}"),
+                }),
+                // Changed or gone meanwhile: that comes by the watch, too.
+                Err(HttpError::Status { status: 404 | 409, .. }) => return Ok(()),
+                Err(error) if is_answer(&error) => {
+                    let what = format!("Node {name}");
+                    self.tell.tell(&Event::ClusterObjectFailed { what: &what, why: &said(&error), advice: "" });
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.memo.note(self.api, &note, Some(&format!("{role} {uid}"))).await
+    }
+}
+
+/// What changes a Node's marks (RFC 7386); nothing if they are right. Taints are one list, so the patch names the version of
+/// the Node that it is for.
+fn patch(node: &Value, old: &[&str], new: &[&str]) -> Option<Value> {
+    let gone: Vec<&str> = old.iter().copied().filter(|key| !new.contains(key)).collect();
+    let has = &node["metadata"]["labels"];
+    let mut labels = Map::new();
+    labels.extend(gone.iter().filter(|key| !has[**key].is_null()).map(|key| ((*key).to_owned(), Value::Null)));
+    labels.extend(new.iter().filter(|key| has[**key].is_null()).map(|key| ((*key).to_owned(), json!(""))));
+
+    let is = |taint: &Value, key: &str| taint["key"] == key && taint["effect"] == "NoSchedule";
+    let now: Vec<Value> = node["spec"]["taints"].as_array().cloned().unwrap_or_default();
+    let mut taints: Vec<Value> = now.iter().filter(|taint| !gone.iter().any(|key| is(taint, key))).cloned().collect();
+    let missing = new.iter().filter(|key| !now.iter().any(|taint| is(taint, key)));
+    taints.extend(missing.map(|key| json!({ "key": key, "effect": "NoSchedule" })));
+
+    if labels.is_empty() && taints == now {
+        return None;
+    }
+    let metadata = json!({ "labels": labels, "resourceVersion": node["metadata"]["resourceVersion"] });
+    Some(json!({ "metadata": metadata, "spec": { "taints": taints } }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_role_is_a_label_and_a_taint_and_before_1_24_two_of_a_controllers() {
+        let old: Version = "v1.20.2".parse().expect("a version");
+        let new: Version = "v1.34.2".parse().expect("a version");
+        assert_eq!(marks(Role::Controller, &old), [CONTROL_PLANE, MASTER]);
+        assert_eq!(marks(Role::Controller, &new), [CONTROL_PLANE]);
+        assert_eq!(marks(Role::Edge, &old), [EDGE]);
+        assert!(marks(Role::Worker, &old).is_empty());
+    }
+
+    #[test]
+    fn a_patch_adds_what_is_missing_and_takes_what_another_role_had() {
+        let not_ready = json!({ "key": "node.kubernetes.io/not-ready", "effect": "NoSchedule" });
+        let edge = json!({ "key": EDGE, "effect": "NoSchedule" });
+        let node = |labels: Value, taints: Value| json!({ "metadata": { "labels": labels, "resourceVersion": "7" }, "spec": { "taints": taints } });
+        let fresh = node(json!({ "a": "b" }), json!([not_ready]));
+        let got = patch(&fresh, &[], &[EDGE]).expect("a patch");
+        assert_eq!(got["metadata"], json!({ "labels": { EDGE: "" }, "resourceVersion": "7" }));
+        assert_eq!(got["spec"]["taints"], json!([not_ready, edge]));
+
+        let bare = patch(&json!({ "metadata": {}, "spec": {} }), &[], &[EDGE]).expect("a patch");
+        assert_eq!(bare["spec"]["taints"], json!([edge]));
+
+        let marked = node(json!({ EDGE: "" }), json!([edge, not_ready]));
+        assert_eq!(patch(&marked, &[], &[EDGE]), None);
+        let got = patch(&marked, &[EDGE], &[]).expect("a patch");
+        assert_eq!((&got["metadata"]["labels"], &got["spec"]["taints"]), (&json!({ EDGE: null }), &json!([not_ready])));
+        assert_eq!(patch(&fresh, &[EDGE], &[]), None, "there was nothing to take");
+    }
+}

@@ -1,0 +1,158 @@
+//! One look after the other at all objects that are to be as they are written down.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::time::sleep;
+
+use super::api::Api;
+use super::apply::{Applied, Applier, ApplyError, shown};
+use super::basis::Basis;
+use super::memo::Memo;
+use super::objects::objects;
+use super::tokens;
+use crate::config::Source;
+use crate::config::manifests::manifests;
+use crate::config::values::RootPath;
+use crate::engine::fault::Explain as _;
+use crate::host::clock;
+use crate::host::http::HttpError;
+use crate::host::root::Root;
+use crate::journal::{Event, Teller};
+
+/// The directory of manifests.
+const ADDONS: &str = "/etc/kubernetes/addons";
+
+/// Between two passes.
+const PAUSE: Duration = Duration::from_mins(1);
+
+/// After one in which something failed: a definition of resources takes a moment to hold.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// Applies what is written down.
+pub struct Pass<'a> {
+    api: &'a Api<'a>,
+    tell: &'a Teller,
+    root: &'a Root,
+    basis: &'a Basis,
+    memo: Memo,
+    /// What was wrong in the last pass, by object.
+    wrong: BTreeMap<String, String>,
+    /// What is wrong in this one.
+    now: BTreeMap<String, String>,
+}
+
+impl<'a> Pass<'a> {
+    /// Reads what was done before.
+    pub async fn new(api: &'a Api<'a>, tell: &'a Teller, root: &'a Root, basis: &'a Basis) -> Result<Self, HttpError> {
+        let memo = Memo::load(api).await?;
+        Ok(Self { api, tell, root, basis, memo, wrong: BTreeMap::new(), now: BTreeMap::new() })
+    }
+
+    /// Passes until the API server fails.
+    pub async fn always(&mut self) -> Result<Infallible, HttpError> {
+        loop {
+            let mut applier = Applier::new(self.api);
+            for object in objects(&self.basis.settings, &self.basis.ca) {
+                self.apply(&mut applier, &object, &shown(&object), false).await?;
+            }
+            self.tokens(&mut applier).await?;
+            self.addons(&mut applier).await?;
+            self.wrong = std::mem::take(&mut self.now);
+            sleep(if self.wrong.is_empty() { PAUSE } else { AGAIN }).await;
+        }
+    }
+
+    /// Applies one object. Only what keeps all others from being applied as well is an error.
+    async fn apply(
+        &mut self,
+        applier: &mut Applier<'_>,
+        object: &Value,
+        what: &str,
+        force: bool,
+    ) -> Result<bool, HttpError> {
+        match applier.apply(object, force).await {
+            Ok(Applied::Same) => {}
+            Ok(Applied::Made) => self.tell.tell(&Event::ClusterChanged { what, how: "made" }),
+            Ok(Applied::Changed) => self.tell.tell(&Event::ClusterChanged { what, how: "brought to what is wanted" }),
+            Err(ApplyError::Http(error)) => return Err(error),
+            Err(error) => {
+                let advice = error.advice().unwrap_or_default();
+                self.complain(what, error.to_string(), &advice);
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Tells what is wrong, unless it was told in the last pass.
+    fn complain(&mut self, what: &str, why: String, advice: &str) {
+        if self.wrong.get(what) != Some(&why) {
+            self.tell.tell(&Event::ClusterObjectFailed { what, why: &why, advice });
+        }
+        self.now.insert(what.to_owned(), why);
+    }
+
+    async fn tokens(&mut self, applier: &mut Applier<'_>) -> Result<(), HttpError> {
+        let all = match tokens::read(self.root) {
+            Ok(all) => all,
+            Err(error) => {
+                self.complain("bootstrap tokens", error.to_string(), &error.advice().unwrap_or_default());
+                return Ok(());
+            }
+        };
+        for token in all.iter().filter(|token| token.expires > clock::now()) {
+            let (key, text) = token.note();
+            if self.memo.of(&key) != Some(&text) {
+                let secret = token.secret();
+                if self.apply(applier, &secret, &shown(&secret), true).await? {
+                    self.memo.note(self.api, &key, Some(&text)).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn addons(&mut self, applier: &mut Applier<'_>) -> Result<(), HttpError> {
+        let dir = RootPath::literal(ADDONS);
+        let mut names = match self.root.list(&dir) {
+            Ok(names) => names,
+            Err(error) if error.is_absent() => return Ok(()),
+            Err(error) => {
+                self.complain(ADDONS, error.to_string(), &error.advice().unwrap_or_default());
+                return Ok(());
+            }
+        };
+        let is_manifest = |name: &String| {
+            let ending = name.rsplit_once('.').map_or("", |(_, ending)| ending);
+            !name.starts_with('.') && matches!(ending, "yaml" | "yml" | "json")
+        };
+        names.retain(is_manifest);
+        names.sort_unstable();
+        for name in names {
+            let path = dir.join(&name);
+            let file = self.root.display(&path);
+            let text = match self.root.read(&path) {
+                Ok(text) => text.unwrap_or_default(),
+                Err(error) => {
+                    self.complain(&file, error.to_string(), &error.advice().unwrap_or_default());
+                    continue;
+                }
+            };
+            let all = match manifests(&Source { name: file.clone(), text }) {
+                Ok(all) => all,
+                Err(problem) => {
+                    self.complain(&file, problem.to_string(), "nothing of this file was applied");
+                    continue;
+                }
+            };
+            for manifest in all {
+                let what = format!("{}:{}: {}", manifest.file, manifest.line, shown(&manifest.object));
+                self.apply(applier, &manifest.object, &what, false).await?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,149 @@
+//! The kubelet, by `kubelet.config.k8s.io/v1beta1`: no anonymous access, the API server decides who may do what,
+//! certificates from the certs step.
+
+use serde_json::{Value, json};
+
+use super::{Component, ConfigFile, Node, RUNTIME, text};
+use crate::config::values::{RootPath, UnitName};
+use crate::engine::change::Meta;
+use crate::engine::file::{ManagedDir, ManagedFile};
+use crate::engine::resource::{CannotTell, Diff, Resource, Seen, Thing};
+use crate::host::seen::Entry;
+use crate::units::versions::Program;
+
+pub fn component(node: &Node<'_>) -> Component {
+    let unit = UnitName::literal("kubelet.service");
+    let Node { settings, identity, .. } = node;
+    let pair = node.pair("kubelet-server");
+    let path = node.etc("kubelet-config.yaml");
+    let manifests = node.etc("manifests");
+    let config = json!({
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "kind": "KubeletConfiguration",
+        "address": node.any_address(),
+        "authentication": {
+            "anonymous": { "enabled": false },
+            "webhook": { "enabled": true },
+            "x509": { "clientCAFile": settings.certs.ca }
+        },
+        "authorization": { "mode": "Webhook" },
+        "clusterDNS": [settings.cluster.dns],
+        "clusterDomain": settings.cluster.domain,
+        "failSwapOn": !settings.kernel.swap,
+        // The agent renews both pairs: the kubelet asks for none of its own.
+        "rotateCertificates": false,
+        "serverTLSBootstrap": false,
+        "staticPodPath": manifests,
+        "tlsCertFile": pair,
+        "tlsPrivateKeyFile": pair,
+        // Its default lies below /usr, which is read-only on Flatcar.
+        "volumePluginDir": "/var/lib/kubelet/volumeplugins"
+    });
+    let mut args = vec![
+        format!("--config={path}"),
+        format!("--kubeconfig={}", node.etc("kubelet.conf")),
+        format!("--hostname-override={}", identity.name),
+        format!("--node-ip={}", identity.address),
+    ];
+    // There is no field for them.
+    if !settings.node.labels.is_empty() {
+        let labels: Vec<String> = settings.node.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        args.push(format!("--node-labels={}", labels.join(",")));
+    }
+    let what = Box::new(KubeletConfig { path: path.clone(), config: node.config(Program::Kubelet, config) });
+    Component {
+        unit_file: include_str!("../../../units/kubelet.service"),
+        files: vec![
+            ConfigFile { name: "kubelet-config".to_owned(), path, what },
+            // Where it does not exist the kubelet complains every second.
+            ConfigFile {
+                name: "manifests".to_owned(),
+                path: manifests.clone(),
+                what: Box::new(manifests_dir(manifests)),
+            },
+        ],
+        args: node.args(Program::Kubelet, args),
+        wait: vec![node.api_server(), RUNTIME.to_owned()],
+        vars: Vec::new(),
+        unit,
+    }
+}
+
+/// Where people may put static pods: root's alone, as kubeadm makes it.
+fn manifests_dir(path: RootPath) -> ManagedDir {
+    ManagedDir { path, meta: Meta::root(0o700) }
+}
+
+/// containerd's configuration: who manages control groups there must do so for the kubelet, too.
+const CONTAINERD: &str = "/etc/containerd/config.toml";
+
+/// What programs resolve names by.
+const RESOLVER: &str = "/etc/resolv.conf";
+
+/// What systemd-resolved writes for programs that cannot ask it: pods have no way to its stub at 127.0.0.53, and a DNS
+/// server of the cluster that is sent there asks itself.
+const BEHIND_STUB: &str = "/run/systemd/resolve/resolv.conf";
+
+/// The kubelet's configuration file, with what follows from files of this machine.
+struct KubeletConfig {
+    path: RootPath,
+    /// What follows from Settings, Facts and Identity.
+    config: Value,
+}
+
+impl Resource for KubeletConfig {
+    fn summary(&self) -> String {
+        self.path.to_string()
+    }
+
+    fn reads(&self) -> Vec<Thing> {
+        vec![
+            Thing::File(self.path.clone()),
+            Thing::File(RootPath::literal(CONTAINERD)),
+            Thing::Stat(RootPath::literal(RESOLVER)),
+        ]
+    }
+
+    fn makes(&self) -> Vec<Thing> {
+        vec![Thing::File(self.path.clone())]
+    }
+
+    fn diff(&self, seen: &Seen) -> Result<Diff, CannotTell> {
+        let mut config = self.config.clone();
+        let containerd = seen.bytes(&RootPath::literal(CONTAINERD))?.unwrap_or_default();
+        config["cgroupDriver"] = json!(cgroup_driver(containerd));
+        if matches!(seen.entry(&RootPath::literal(RESOLVER))?, Entry::Link(to) if to.ends_with("/stub-resolv.conf")) {
+            config["resolvConf"] = json!(BEHIND_STUB);
+        }
+        ManagedFile::new(self.path.clone(), text(&config)).diff(seen)
+    }
+}
+
+/// Who manages control groups. containerd leaves them to runc unless `SystemdCgroup` says otherwise. Since 1.34 a kubelet
+/// asks the runtime itself (`KubeletCgroupDriverFromCRI`), and takes this where the runtime cannot tell: containerd 1.
+fn cgroup_driver(containerd: &[u8]) -> &'static str {
+    let says_systemd = |line: &str| {
+        let line = line.split('#').next().unwrap_or_default();
+        let Some((key, value)) = line.split_once('=') else { return false };
+        key.trim() == "SystemdCgroup" && value.trim() == "true"
+    };
+    if String::from_utf8_lossy(containerd).lines().any(says_systemd) { "systemd" } else { "cgroupfs" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_groups_are_managed_as_containerd_does() {
+        for (config, driver) in [
+            ("", "cgroupfs"),
+            ("version = 2\n[plugins.x.options]\n  SystemdCgroup = true\n", "systemd"),
+            ("SystemdCgroup=true # as systemd wants it\n", "systemd"),
+            ("# SystemdCgroup = true\nSystemdCgroup = false\n", "cgroupfs"),
+            ("NoSystemdCgroup = true\n", "cgroupfs"),
+        ] {
+            assert_eq!(cgroup_driver(config.as_bytes()), driver, "{config:?}");
+        }
+    }
+}
