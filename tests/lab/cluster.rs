@@ -49,6 +49,6 @@ fn three_machines_become_a_cluster_and_come_back_unchanged() -> Result<()> {
             let after = written(node)?;
             ensure!(before.len() > 10 && before == after, "{name}: {before:#?}\n{after:#?}");
         }
-        cluster.pods_reach_each_other(&WORKERS)
+        cluster.pods_reach_each_other(&WORKERS).map(drop)
     })
 }

@@ -233,8 +233,22 @@ impl<'lab> Cluster<'lab> {
         names.iter().map(of).collect()
     }
 
+    /// Waits until a machine's kubelet has renewed its lease, which it does every ten seconds as long as it works.
+    pub fn wait_for_heartbeat(&self, name: &str) -> Result<()> {
+        let lease = || -> Result<Value> {
+            Ok(self.get(&["lease", "--namespace=kube-node-lease", name])?["spec"]["renewTime"].clone())
+        };
+        let before = lease()?;
+        wait_until(&format!("a heartbeat of {name}"), READY, || {
+            let now = lease()?;
+            ensure!(now != before, "the last one is of {before}");
+            Ok(())
+        })
+    }
+
     /// Starts a pod that greets on each of these machines, and waits until each of them is greeted by the others' pods.
-    pub fn pods_reach_each_other(&self, names: &[&'static str]) -> Result<()> {
+    /// Returns who asked, and what the pod said.
+    pub fn pods_reach_each_other(&self, names: &[&'static str]) -> Result<Vec<(&'static str, String)>> {
         let pod = |name: &&str| {
             json!({
                 "apiVersion": "v1",
@@ -248,18 +262,20 @@ impl<'lab> Cluster<'lab> {
             })
         };
         self.apply(&names.iter().map(pod).collect::<Vec<_>>())?;
+        let mut greetings = Vec::new();
         for name in names {
             for other in names.iter().filter(|other| *other != name) {
-                wait_until(&format!("{name}'s pod to greet {other}"), READY, || {
+                let said = wait_until(&format!("{name}'s pod to greet {other}"), READY, || {
                     // Asked each time: a pod whose machine was booted again gets another one.
                     let url = format!("http://{}:8080/", self.pod_address(&greeter(name))?);
                     let said = self.node(other)?.ok(&["curl", "--silent", "--show-error", "--max-time", "2", &url])?;
                     ensure!(said.contains(&format!("this is {}", greeter(name))), "it said: {said}");
-                    Ok(())
+                    Ok(said)
                 })?;
+                greetings.push((*other, said));
             }
         }
-        Ok(())
+        Ok(greetings)
     }
 
     /// The address of a pod that runs.

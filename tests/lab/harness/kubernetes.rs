@@ -3,7 +3,9 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    time::Duration,
+    sync::mpsc::{self, RecvTimeoutError},
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
@@ -28,13 +30,31 @@ pub fn programs(cache: &Path) -> Result<PathBuf> {
     if !path.exists() {
         let unfinished = path.with_extension("unfinished");
         mounts::remove_tree(&unfinished)?;
-        eprintln!("lab: building Kubernetes, once: about twelve minutes");
         let to = unfinished.to_str().context("the cache directory's path is not UTF-8")?;
         // Other tests run meanwhile, and have deadlines.
-        process::ok(&["nice", "-n", "19", RECIPE, to], BUILD).context("build Kubernetes")?;
+        build(&["nice", "-n", "19", RECIPE, to]).context("build Kubernetes")?;
         fs::rename(&unfinished, &path).with_context(|| format!("finish {}", path.display()))?;
     }
     Ok(path)
+}
+
+/// Runs the recipe, and says now and then for how long it has been at work.
+fn build(recipe: &[&str]) -> Result<()> {
+    const TELL: Duration = Duration::from_secs(30);
+    let start = Instant::now();
+    let (done, ended) = mpsc::channel::<()>();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            let mut waited = Err(RecvTimeoutError::Timeout);
+            while waited == Err(RecvTimeoutError::Timeout) {
+                eprintln!("lab: building Kubernetes, once: {} s of some twelve minutes", start.elapsed().as_secs());
+                waited = ended.recv_timeout(TELL);
+            }
+        });
+        let built = process::ok(recipe, BUILD).map(drop);
+        drop(done);
+        built
+    })
 }
 
 /// SHA-256 of each of them: read once, for they are half a gigabyte.
