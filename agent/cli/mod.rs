@@ -3,6 +3,7 @@
 mod bootstrap;
 mod certs;
 mod clock;
+mod cloud_config;
 mod cluster;
 mod etcd;
 mod exit;
@@ -115,6 +116,8 @@ enum Command {
     Etcd(etcd::EtcdArgs),
     /// Pin the digests of a release in a lock file; make and check mirrors
     Lock(lock::LockArgs),
+    /// Make each machine's user-data, CAs and kubeconfig from a cluster.yaml
+    CloudConfig(cloud_config::CloudConfigArgs),
     /// Print the JSON Schema of node.yaml
     Schema,
 }
@@ -156,6 +159,7 @@ async fn dispatch(command: Command, global: &Global, tell: &Teller) -> Result<Ex
         Command::Images(args) => images::run(args, global, tell).await,
         Command::Cluster(args) => cluster::run(args, global, tell).await,
         Command::Etcd(args) => etcd::run(&args, global),
+        Command::CloudConfig(args) => cloud_config::run(args, global),
         Command::Lock(args) => lock::run(args, tell).await,
         Command::Schema => {
             schema::run();

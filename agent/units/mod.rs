@@ -33,6 +33,9 @@ const NETWORK: (&str, &str) = ("nodeagent-network.service", include_str!("../../
 const RENEWAL: (&str, &str) = ("nodeagent-renew.service", include_str!("../../units/nodeagent-renew.service"));
 const RENEWAL_TIMER: (&str, &str) = ("nodeagent-renew.timer", include_str!("../../units/nodeagent-renew.timer"));
 
+/// What controllers do for the cluster.
+const CLUSTER: (&str, &str) = ("nodeagent-cluster.service", include_str!("../../units/nodeagent-cluster.service"));
+
 /// What the renewal's unit may write to.
 const RENEWED: &str = "/etc/kubernetes";
 
@@ -50,6 +53,9 @@ pub fn plan(settings: &Settings, facts: &Facts, identity: &Identity) -> Vec<Plan
     running.push(renewal(settings, &why, &mut all));
     for component in (Node { settings, facts, identity }).components() {
         running.push(program(component, &why, &mut all));
+    }
+    if settings.role == Role::Controller {
+        running.push(service(&UnitName::literal(CLUSTER.0), CLUSTER.1, Vec::new(), &why, &mut all));
     }
     // All starts come last and in one round, so that they are queued together.
     all.extend(running);
