@@ -14,7 +14,7 @@ const ALL: [&str; 3] = ["controller-1", "worker-1", "worker-2"];
 const WORKERS: [&str; 2] = ["worker-1", "worker-2"];
 
 /// What the agent wrote on a machine: each file's digest, each link's end.
-fn written(node: &Node<'_>) -> Result<BTreeMap<String, String>> {
+pub fn written(node: &Node<'_>) -> Result<BTreeMap<String, String>> {
     let places = ["/etc/kubernetes", "/etc/systemd/system", "/etc/cni", "/opt/bin"];
     let files = node.ok(&[&["find"], &places[..], &["-type", "f", "-exec", "sha256sum", "{}", "+"]].concat())?;
     let links = node.ok(&[&["find"], &places[..], &["-type", "l", "-printf", "%l  %p\n"]].concat())?;

@@ -7,6 +7,7 @@
 mod agent;
 mod bootstrap;
 mod cluster;
+mod cluster_days;
 mod cluster_service;
 mod csr;
 mod drill;

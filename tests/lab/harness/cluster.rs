@@ -130,6 +130,16 @@ impl<'lab> Cluster<'lab> {
         Ok(node)
     }
 
+    /// The bootstrap token that was made for a machine.
+    pub fn token(&self, name: &str) -> Result<String> {
+        let file = self.inventory.join("bootstrap-tokens.yaml");
+        let text = fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
+        let of_machine = text.split_once(&format!("{name}:")).with_context(|| format!("no token for {name}"))?.1;
+        let token = of_machine.split_once("token:").with_context(|| format!("no token for {name}"))?.1;
+        let token = token.split([',', '\n', '}']).next().unwrap_or_default();
+        Ok(token.trim().trim_matches(['"', '\'']).to_owned())
+    }
+
     /// Powers machines on, all at once.
     pub fn power_on(&mut self, names: &[&'static str]) -> Result<()> {
         for name in names {

@@ -45,7 +45,7 @@ use std::{
 use anyhow::{Context, Result, anyhow, ensure};
 
 pub use self::{
-    ca::Ca,
+    ca::{Ca, new_key},
     cluster::{Cluster, THREE},
     control_plane::ControlPlane,
     net::{CONTROLLER, SERVICES, WORKER},
