@@ -31,6 +31,7 @@ pub mod network;
 pub mod provision;
 pub mod steps;
 pub mod units;
+pub mod upgrade;
 pub mod wait;
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ mod api;
 mod apply;
 mod approver;
 mod basis;
+mod complete;
 mod election;
 mod judge;
 mod memo;

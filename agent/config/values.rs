@@ -421,15 +421,20 @@ fn hex_digits(text: &str, wanted: &'static str, count: usize) -> Result<String, 
 impl Version {
     /// The 34 of v1.34.2.
     pub fn minor(&self) -> u32 {
-        // Checked when it was made, as below.
+        // Checked when it was made: three numbers of less than ten digits.
         self.0.split('.').nth(1).and_then(|minor| minor.parse().ok()).unwrap_or(0)
+    }
+
+    /// Its minor release: the 1 and 34 of v1.34.2.
+    pub fn release(&self) -> (u32, u32) {
+        // Checked when it was made: three numbers of less than ten digits.
+        let major = self.0[1..].split('.').next().and_then(|major| major.parse().ok()).unwrap_or(0);
+        (major, self.minor())
     }
 
     /// Whether it is this minor release, or a later one.
     pub fn is_at_least(&self, major: u32, minor: u32) -> bool {
-        // Checked when it was made: three numbers of less than ten digits.
-        let mut numbers = self.0[1..].split('.').map(|number| number.parse().unwrap_or(0));
-        (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (major, minor)
+        self.release() >= (major, minor)
     }
 }
 
@@ -556,6 +561,18 @@ impl Cidr {
             }
             _ => false,
         }
+    }
+
+    /// Its two halves; none of a single address.
+    pub fn halves(&self) -> Option<[Self; 2]> {
+        let longest = if self.network.is_ipv4() { 32 } else { 128 };
+        let prefix = self.prefix.checked_add(1).filter(|prefix| *prefix <= longest)?;
+        let lower = Self { network: self.network, prefix };
+        let upper = match self.network {
+            IpAddr::V4(network) => IpAddr::V4((u32::from(network) | 1 << (longest - prefix)).into()),
+            IpAddr::V6(network) => IpAddr::V6((u128::from(network) | 1 << (longest - prefix)).into()),
+        };
+        Some([lower, Self { network: upper, prefix }])
     }
 
     /// Its last address: an IPv4 network's broadcast address.
@@ -835,6 +852,13 @@ mod tests {
         let cidr: Cidr = "10.10.30.77/24".parse().expect("a network");
         assert_eq!(cidr.to_string(), "10.10.30.0/24");
         assert_eq!(cidr.nth(10).to_string(), "10.10.30.10");
+        assert_eq!(cidr.last().to_string(), "10.10.30.255");
+        let halves = cidr.halves().map(|halves| halves.map(|half| half.to_string()));
+        assert_eq!(halves, Some(["10.10.30.0/25", "10.10.30.128/25"].map(str::to_owned)));
+        for single in ["10.0.0.1/32", "fd00::1/128"] {
+            let single: Cidr = single.parse().expect(single);
+            assert_eq!((single.halves(), single.last()), (None, single.nth(0)));
+        }
         assert!(cidr.contains("10.10.30.255".parse().expect("an address")));
         assert!(!cidr.contains("10.10.31.0".parse().expect("an address")));
         assert!(!cidr.contains("::1".parse().expect("an address")));
