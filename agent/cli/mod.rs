@@ -146,7 +146,7 @@ pub fn main() -> ExitCode {
 async fn dispatch(command: Command, global: &Global, tell: &Teller) -> Result<Exit, Fault> {
     match command {
         Command::Bootstrap(args) => bootstrap::run(args, global, tell).await,
-        Command::Plan(args) => plan::run(args, global).await,
+        Command::Plan(args) => plan::run(args, global, tell).await,
         Command::Network(args) => network::run(args, global, tell).await,
         Command::Kernel(args) => bootstrap::run_step(Step::Kernel, args, global, tell).await,
         Command::Install(args) => install::run(args, global, tell).await,

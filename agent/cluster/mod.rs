@@ -22,7 +22,7 @@ mod memo;
 mod nodes;
 mod objects;
 mod pass;
-mod tokens;
+pub mod tokens;
 
 use std::convert::Infallible;
 use std::net::IpAddr;

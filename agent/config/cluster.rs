@@ -202,17 +202,18 @@ impl Cluster {
         let mut pki = match role {
             Role::Controller => authority("ca"),
             // A member of etcd needs no certificate of the cluster's CA, and is not given its key.
-            Role::Etcd if self.pki.shared_etcd_ca => authority("ca"),
-            Role::Etcd => authority("etcd-ca"),
+            Role::Etcd => {
+                json!({ "ca": format!("{PKI}/ca.pem"), "signer": { "offline": { "dir": format!("{PKI}/offline") } } })
+            }
             _ => json!({ "ca": format!("{PKI}/ca.pem"), "signer": { "kubernetes": { "tokenFile": TOKEN } } }),
         };
+        if matches!(role, Role::Controller | Role::Etcd) {
+            pki["etcd"] = authority("etcd-ca");
+        }
         if let Some(kind) = self.pki.key {
             pki["key"] = kind.to_string().into();
         }
         if role == Role::Controller {
-            if !self.pki.shared_etcd_ca {
-                pki["etcd"] = authority("etcd-ca");
-            }
             if !self.pki.no_aggregation {
                 pki["frontProxy"] = authority("front-proxy-ca");
             }
@@ -331,3 +332,6 @@ fn in_order(document: Json) -> Json {
     ordered.extend(map);
     Json::Object(ordered)
 }
+
+#[cfg(test)]
+mod tests;

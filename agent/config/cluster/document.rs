@@ -102,10 +102,6 @@ pub struct Agent {
 pub struct Pki {
     /// What kind of keys the CAs and the machines have. Default: ecdsa-p256.
     pub key: Option<KeyKind>,
-    /// Whether etcd trusts the cluster's CA instead of one of its own. Then every client certificate of the cluster opens
-    /// etcd. Default: false.
-    #[serde(default)]
-    pub shared_etcd_ca: bool,
     /// Whether the API server has no aggregation layer, and so no CA for one. Default: false.
     #[serde(default)]
     pub no_aggregation: bool,

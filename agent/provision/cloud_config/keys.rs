@@ -96,14 +96,12 @@ pub(super) struct Ca {
 pub(super) struct Keys {
     /// The cluster's CA.
     pub cluster: Ca,
-    /// Etcd's own, if it has one.
-    pub etcd: Option<Ca>,
+    /// Etcd's own.
+    pub etcd: Ca,
     /// The aggregation layer's, if there is one.
     pub front_proxy: Option<Ca>,
     /// What service accounts' tokens are signed with, in PEM.
     pub service_account: Zeroizing<String>,
-    /// Its public half, in PEM.
-    pub service_account_public: String,
     /// What Secrets are encrypted with, in base64.
     pub encryption: Option<Zeroizing<String>>,
 }
@@ -113,11 +111,11 @@ impl Keys {
     pub fn find(dir: &Path, store: &mut Store, wanted: Pki, now: SystemTime) -> Result<Self, Fault> {
         let mut ca = |new: NewAuthority| find_ca(dir, store, new, wanted.key.unwrap_or_default(), now);
         let cluster = ca(NewAuthority::CLUSTER)?;
-        let etcd = if wanted.shared_etcd_ca { None } else { Some(ca(NewAuthority::ETCD)?) };
+        let etcd = ca(NewAuthority::ETCD)?;
         let front_proxy = if wanted.no_aggregation { None } else { Some(ca(NewAuthority::FRONT_PROXY)?) };
-        let (service_account, service_account_public) = find_service_account(store)?;
+        let service_account = find_service_account(store)?;
         let encryption = if wanted.encrypt_secrets { Some(find_encryption(store)?) } else { None };
-        Ok(Self { cluster, etcd, front_proxy, service_account, service_account_public, encryption })
+        Ok(Self { cluster, etcd, front_proxy, service_account, encryption })
     }
 }
 
@@ -143,22 +141,19 @@ fn find_ca(dir: &Path, store: &mut Store, new: NewAuthority, kind: KeyKind, now:
     Ok(Ca { certificate, key: Zeroizing::new(text(&secret)), issuer, authority })
 }
 
-/// RSA, as kubeadm makes it: tokens are also checked outside of the cluster (OIDC), where not everyone knows ECDSA.
-fn find_service_account(store: &mut Store) -> Result<(Zeroizing<String>, String), Fault> {
+/// RSA, as the machines make it: tokens are also checked outside of the cluster (OIDC), where not everyone knows ECDSA.
+/// The public half follows from it, and the machines write it themselves.
+fn find_service_account(store: &mut Store) -> Result<Zeroizing<String>, Fault> {
     let path = RootPath::literal("/sa-key.pem");
-    let secret = if let Some(there) = store.read(&path)? {
-        Zeroizing::new(there)
-    } else {
-        let fail = |why: KeyError| KeysError::Make { path: store.display(&path), why: why.to_string() };
-        let made = Key::generate(KeyKind::Rsa2048).and_then(|key| key.to_pem()).map_err(fail)?;
-        store.put(&path, &made, Meta::SECRET)?;
-        made
-    };
-    let key = Key::from_pem(&secret).map_err(|source| KeysError::Unusable { path: store.display(&path), source })?;
-    let public = key.public().and_then(|public| public.public_key_to_pem());
-    let public = public.map_err(|error| KeysError::Make { path: store.display(&path), why: error.to_string() })?;
-    store.put(&RootPath::literal("/sa.pub"), &public, Meta::FILE)?;
-    Ok((Zeroizing::new(text(&secret)), text(&public)))
+    if let Some(there) = store.read(&path)? {
+        let there = Zeroizing::new(there);
+        Key::from_pem(&there).map_err(|source| KeysError::Unusable { path: store.display(&path), source })?;
+        return Ok(Zeroizing::new(text(&there)));
+    }
+    let fail = |why: KeyError| KeysError::Make { path: store.display(&path), why: why.to_string() };
+    let made = Key::generate(KeyKind::Rsa2048).and_then(|key| key.to_pem()).map_err(fail)?;
+    store.put(&path, &made, Meta::SECRET)?;
+    Ok(Zeroizing::new(text(&made)))
 }
 
 fn find_encryption(store: &mut Store) -> Result<Zeroizing<String>, Fault> {

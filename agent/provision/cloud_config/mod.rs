@@ -296,8 +296,8 @@ impl Files {
         }
         let closed = dir.join("secrets");
         store.dir(&closed, Meta::root(0o700))?;
-        for Secret { path, mode, content } in &self.secrets {
-            let (file, mode) = (closed.join(path.name()), format!("{mode:04o}"));
+        for Secret { path, content } in &self.secrets {
+            let (file, mode) = (closed.join(path.name()), format!("{:04o}", Meta::SECRET.mode));
             store.put(&file, content.as_bytes(), Meta::SECRET)?;
             listed.insert(path.name().to_owned(), json!({ "path": path, "mode": mode }));
             brought.push(MadeSecret { file: store.display(&file), path: path.clone(), mode });
@@ -324,7 +324,7 @@ fn held(text: &str, keys: &Keys) -> Option<&'static str> {
     let Keys { cluster, etcd, front_proxy, service_account, encryption, .. } = keys;
     let secrets = [
         ("ca-key.pem", Some(&cluster.key)),
-        ("etcd-ca-key.pem", etcd.as_ref().map(|ca| &ca.key)),
+        ("etcd-ca-key.pem", Some(&etcd.key)),
         ("front-proxy-ca-key.pem", front_proxy.as_ref().map(|ca| &ca.key)),
         ("sa-key.pem", Some(service_account)),
         ("encryption-key", encryption.as_ref()),
@@ -337,4 +337,61 @@ fn held(text: &str, keys: &Keys) -> Option<&'static str> {
         }
     }
     holds("PRIVATE KEY-----").then_some("of a private key")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(dir: &std::path::Path) -> Keys {
+        let wanted = crate::config::cluster::Pki { encrypt_secrets: true, ..Default::default() };
+        let mut store = Store::open_closed(dir).expect("a directory");
+        Keys::find(dir, &mut store, wanted, clock::now()).unwrap_or_else(|fault| panic!("{fault}"))
+    }
+
+    /// Whatever way a key got into the user-data: in a file of it, in each of the formats.
+    #[test]
+    fn a_key_in_user_data_is_found_in_every_format() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let keys = keys(&dir.path().join("pki"));
+        let agent = crate::config::cluster::Agent {
+            url: "http://10.10.30.1/nodeagent".parse().expect("a URL"),
+            sha256: Sha256::of(b"agent"),
+        };
+        let boot = |content: &str| {
+            let file = formats::File { path: "/etc/x".to_owned(), mode: 0o600, content: content.to_owned() };
+            let boot = Boot { header: "x".to_owned(), files: vec![file], agent: &agent };
+            [boot.cloud_init(), boot.coreos(), boot.butane(), boot.ignition()]
+        };
+        for text in boot(&keys.cluster.certificate) {
+            assert_eq!(held(&text, &keys), None, "a certificate is no secret");
+        }
+        let table = [
+            ("ca-key.pem", keys.cluster.key.clone()),
+            ("etcd-ca-key.pem", keys.etcd.key.clone()),
+            ("front-proxy-ca-key.pem", keys.front_proxy.as_ref().expect("a CA").key.clone()),
+            ("sa-key.pem", keys.service_account.clone()),
+            ("encryption-key", keys.encryption.clone().expect("a key")),
+        ];
+        for (name, secret) in &table {
+            for text in boot(secret) {
+                assert_eq!(held(&text, &keys), Some(*name), "{text}");
+            }
+        }
+        for text in boot("-----BEGIN EC PRIVATE KEY-----\nsomebody else's\n") {
+            assert_eq!(held(&text, &keys), Some("of a private key"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_machine_keeps_its_uuid_and_shares_it_with_none() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (one, other) = (keys(&dir.path().join("one")), keys(&dir.path().join("other")));
+        let [a, b] = ["a", "b"].map(|name| name.parse::<NodeName>().expect("a name"));
+        let again = keys(&dir.path().join("one"));
+        assert_eq!(uuid(&a, &one), uuid(&a, &again));
+        assert_ne!(uuid(&a, &one), uuid(&b, &one));
+        assert_ne!(uuid(&a, &one), uuid(&a, &other));
+        assert_eq!(uuid(&a, &one).split('-').map(str::len).collect::<Vec<_>>(), [8, 4, 4, 4, 12]);
+    }
 }

@@ -5,6 +5,7 @@ use zeroize::Zeroizing;
 use super::formats::File;
 use super::keys::{Ca, Keys};
 use super::yaml;
+use crate::cluster::tokens;
 use crate::config::cluster::NodeConfig;
 use crate::config::kept::{BootstrapToken, BootstrapTokens};
 use crate::config::settings::{CertsSettings, Role, Signer};
@@ -13,15 +14,10 @@ use crate::config::values::RootPath;
 /// Where a machine's configuration is.
 const NODE_YAML: &str = "/etc/nodeagent/node.yaml";
 
-/// Where a controller has the tokens of all machines.
-const TOKENS: &str = "/etc/nodeagent/bootstrap-tokens.yaml";
-
 /// What no user-data may hold: it is brought to the machine in another way.
 pub(super) struct Secret {
     /// Where it is on the machine.
     pub path: RootPath,
-    /// Its permission bits there.
-    pub mode: u32,
     /// Its content.
     pub content: Zeroizing<String>,
 }
@@ -46,27 +42,22 @@ pub(super) fn files(config: &NodeConfig, text: &str, keys: &Keys, token: Option<
 }
 
 /// What is brought to the machine by hand: the keys of the CAs that it signs with, and what controllers share.
-pub(super) fn secrets(config: &NodeConfig, keys: &Keys, tokens: &str) -> Vec<Secret> {
-    let secret = |path: &RootPath, mode, content: &str| Secret {
-        path: path.clone(),
-        mode,
-        content: Zeroizing::new(content.to_owned()),
-    };
+pub(super) fn secrets(config: &NodeConfig, keys: &Keys, all_tokens: &str) -> Vec<Secret> {
+    let secret =
+        |path: &RootPath, content: &str| Secret { path: path.clone(), content: Zeroizing::new(content.to_owned()) };
     let mut secrets = Vec::new();
     for (_, signer, ca) in authorities(config, keys) {
         if let Signer::Local { key, .. } = signer {
-            secrets.push(secret(key, 0o600, &ca.key));
+            secrets.push(secret(key, &ca.key));
         }
     }
     if config.settings.role == Role::Controller {
         let CertsSettings { service_account_key, encryption_key, .. } = &config.settings.certs;
-        secrets.push(secret(service_account_key, 0o600, &keys.service_account));
-        let public = service_account_key.parent().join("sa.pub");
-        secrets.push(secret(&public, 0o644, &keys.service_account_public));
+        secrets.push(secret(service_account_key, &keys.service_account));
         if let (Some(path), Some(key)) = (encryption_key, &keys.encryption) {
-            secrets.push(secret(path, 0o600, key));
+            secrets.push(secret(path, key));
         }
-        secrets.push(secret(&RootPath::literal(TOKENS), 0o600, tokens));
+        secrets.push(secret(&RootPath::literal(tokens::FILE), all_tokens));
     }
     secrets
 }
@@ -74,18 +65,13 @@ pub(super) fn secrets(config: &NodeConfig, keys: &Keys, tokens: &str) -> Vec<Sec
 /// The CAs of a machine: where it has the certificate of each, and who signs.
 fn authorities<'a>(config: &'a NodeConfig, keys: &'a Keys) -> Vec<(&'a RootPath, &'a Signer, &'a Ca)> {
     let CertsSettings { ca, signer, etcd, front_proxy, .. } = &config.settings.certs;
-    let of_etcd = keys.etcd.as_ref();
-    match config.settings.role {
-        Role::Etcd => vec![(ca, signer, of_etcd.unwrap_or(&keys.cluster))],
-        Role::Controller => {
-            let mut all = vec![(ca, signer, &keys.cluster)];
-            all.extend(of_etcd.map(|key| (&etcd.ca, &etcd.signer, key)));
-            let front_proxy = front_proxy.as_ref().zip(keys.front_proxy.as_ref());
-            all.extend(front_proxy.map(|(settings, key)| (&settings.ca, &settings.signer, key)));
-            all
-        }
-        _ => vec![(ca, signer, &keys.cluster)],
+    let mut all = vec![(ca, signer, &keys.cluster)];
+    if matches!(config.settings.role, Role::Controller | Role::Etcd) {
+        all.push((&etcd.ca, &etcd.signer, &keys.etcd));
     }
+    let front_proxy = front_proxy.as_ref().zip(keys.front_proxy.as_ref());
+    all.extend(front_proxy.map(|(settings, key)| (&settings.ca, &settings.signer, key)));
+    all
 }
 
 /// The document of all tokens.

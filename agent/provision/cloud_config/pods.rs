@@ -85,3 +85,56 @@ fn parts(of: &Cidr, prefix: u8) -> impl Iterator<Item = Cidr> {
         format!("{address}/{prefix}").parse().ok()
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Source;
+
+    fn cluster(text: &str) -> Cluster {
+        let sample = include_str!("../../../cloud-config/cluster.yaml");
+        let (before, _) = sample.split_once("nodes:").expect("nodes");
+        let text = format!("{before}{text}").into_bytes();
+        Cluster::load(Source { name: "c".to_owned(), text }).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    fn shown(pods: &BTreeMap<NodeName, Cidr>) -> String {
+        pods.iter().map(|(name, cidr)| format!("{name}={cidr}")).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn who_has_one_keeps_it_whoever_comes() {
+        let mut kept = Allocations::default();
+        let two = cluster("nodes: {b: {address: 10.0.0.2}, c: {address: 10.0.0.3}}");
+        assert_eq!(shown(&allocate(&two, &mut kept).expect("room")), "b=10.244.0.0/24 c=10.244.1.0/24");
+        let more = cluster(
+            "nodes: {a: {address: 10.0.0.1}, c: {address: 10.0.0.3}, d: {address: 10.0.0.4, podCIDR: 10.244.2.0/23},\n  e: {role: etcd, address: 10.0.0.5}}",
+        );
+        // b's is not given away, d's is its own, and a member of etcd runs no pods.
+        assert_eq!(
+            shown(&allocate(&more, &mut kept).expect("room")),
+            "a=10.244.4.0/24 c=10.244.1.0/24 d=10.244.2.0/23"
+        );
+        let again = shown(&allocate(&more, &mut kept).expect("room"));
+        assert_eq!(again, "a=10.244.4.0/24 c=10.244.1.0/24 d=10.244.2.0/23");
+    }
+
+    #[test]
+    fn there_may_be_none_left_or_none_at_all() {
+        let of = |pods: &str| format!("podCIDR: {pods}\nnodes: {{a: {{address: 10.0.0.1}}, b: {{address: 10.0.0.2}}}}");
+        let sample = |text: &str| {
+            let base = include_str!("../../../cloud-config/cluster.yaml").replace("podCIDR: 10.244.0.0/16\n", "");
+            let (before, _) = base.split_once("nodes:").expect("nodes");
+            let text = format!("{before}{text}").into_bytes();
+            Cluster::load(Source { name: "c".to_owned(), text }).unwrap_or_else(|error| panic!("{error}"))
+        };
+        for (pods, wanted) in [("10.0.0.0/24", "give b a pod network"), ("10.0.0.0/25", "give a a pod network")] {
+            let error = allocate(&sample(&of(pods)), &mut Allocations::default()).expect_err(pods);
+            assert!(error.to_string().contains(wanted), "{error}");
+        }
+        let six = allocate(&sample(&of("fd00::/48")), &mut Allocations::default()).expect("room");
+        assert_eq!(shown(&six), "a=fd00::/64 b=fd00:0:0:1::/64");
+        let none = format!("network: none\n{}", of("10.0.0.0/24"));
+        assert!(allocate(&sample(&none), &mut Allocations::default()).expect("none is needed").is_empty());
+    }
+}

@@ -62,3 +62,56 @@ fn word(length: usize) -> Result<String, ErrorStack> {
     }
     Ok(word)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::tokens::{FILE, read};
+    use crate::config::values::RootPath;
+    use crate::engine::change::Meta;
+    use crate::host::root::Root;
+    use crate::provision::cloud_config::node::tokens_yaml;
+
+    const DAY: Duration = Duration::from_hours(24);
+
+    fn names() -> [NodeName; 2] {
+        ["a", "b"].map(|name| name.parse().expect("a name"))
+    }
+
+    #[test]
+    fn a_token_is_kept_until_it_expires() {
+        let [a, b] = names();
+        let (mut kept, start) = (BootstrapTokens::default(), SystemTime::UNIX_EPOCH);
+        renew(&mut kept, &[&a], DAY, false, start).expect("tokens");
+        let first = kept.tokens.clone();
+        renew(&mut kept, &[&a, &b], DAY, false, start + DAY / 2).expect("tokens");
+        assert_eq!((&kept.tokens[&a], kept.tokens.len()), (&first[&a], 2));
+        let second = kept.tokens.clone();
+        renew(&mut kept, &[&a, &b], DAY, false, start + DAY).expect("tokens");
+        assert_ne!(kept.tokens[&a], second[&a], "its time is over at the very second");
+        assert_eq!(kept.tokens[&b], second[&b]);
+        renew(&mut kept, &[&b], DAY, true, start + DAY).expect("tokens");
+        assert!(!kept.tokens.contains_key(&a) && kept.tokens[&b] != second[&b]);
+    }
+
+    #[test]
+    fn controllers_read_them() {
+        let [a, b] = names();
+        let mut kept = BootstrapTokens::default();
+        let dir = tempfile::tempdir().expect("a directory");
+        let root = Root::open(dir.path()).expect("a tree");
+        root.make_own_dirs(&RootPath::literal(FILE).parent(), Meta::PROGRAM).expect("directories");
+        for machines in [vec![], vec![&a, &b]] {
+            renew(&mut kept, &machines, DAY, false, SystemTime::UNIX_EPOCH).expect("tokens");
+            let text = tokens_yaml(&kept, "for controllers alone");
+            root.put(&RootPath::literal(FILE), text.as_bytes(), Meta::SECRET).expect("written");
+            let read = read(&root).unwrap_or_else(|error| panic!("{error}"));
+            assert_eq!(read.len(), machines.len());
+            for token in read {
+                let same = kept.tokens[&token.node].token.as_str();
+                assert_eq!(format!("{}.{}", token.token.id(), token.token.secret()), same);
+                assert_eq!(token.expires, SystemTime::UNIX_EPOCH + DAY);
+            }
+        }
+    }
+}

@@ -174,9 +174,72 @@ fn quoted(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::disallowed_methods, reason = "the test asks another reader of YAML")]
+
+    use std::io::Write as _;
+    use std::process::{Command, Stdio};
+
+    use proptest::prelude::*;
+    use proptest::strategy::ValueTree as _;
+    use proptest::test_runner::TestRunner;
     use serde_json::json;
 
     use super::*;
+    use crate::config::Source;
+    use crate::config::manifests::manifests;
+
+    /// Texts that YAML has its own idea of, and others.
+    fn a_text() -> impl Strategy<Value = String> {
+        prop_oneof![
+            "[a-z0-9:.,#&*!|>'\"%@`{}\\[\\]?<=~+ \t_-]{0,12}",
+            "[0-9]{1,3}[:._eExob-][0-9]{1,3}([:.][0-9]{2})?",
+            "([Yy]|[Nn]|on|ON|Off|yes|No|true|False|null|~|NULL|<<|=|---|\\.\\.\\.|\\.inf|\\.NaN|2026-11-21)",
+            "( |\t)?[a-z#-]{0,5}: ?[a-z]{0,5}( #)?",
+            "([ a-z\t:#-]{0,9}\n){0,4}[ a-z]{0,4}",
+            any::<String>().prop_map(|text| text.replace('\0', "")),
+        ]
+    }
+
+    /// A map, so deep.
+    fn a_map(depth: u32) -> BoxedStrategy<Value> {
+        let text = || a_text().prop_map(Value::from);
+        let leaf =
+            prop_oneof![8 => text(), 1 => any::<bool>().prop_map(Value::from), 1 => any::<u16>().prop_map(Value::from)];
+        let value = if depth == 0 {
+            leaf.boxed()
+        } else {
+            let list = prop::collection::vec(prop_oneof![text(), a_map(depth - 1)], 0..3).prop_map(Value::from);
+            prop_oneof![4 => leaf, 1 => list, 1 => a_map(depth - 1)].boxed()
+        };
+        let key = a_text().prop_map(|text| text.replace(['\n', '\r'], " "));
+        prop::collection::btree_map(key, value, 0..4).prop_map(|map| map.into_iter().collect()).boxed()
+    }
+
+    /// `PyYAML` reads YAML 1.1 and is cloud-init's own reader; the other one is the agent's.
+    #[test]
+    fn every_reader_finds_what_was_written() {
+        const SCRIPT: &str = "import json, sys, yaml\n\
+            json.dump([yaml.safe_load(text) for text in json.load(sys.stdin)], sys.stdout)";
+        let (mut runner, maps) = (TestRunner::default(), a_map(3));
+        let written: Vec<Value> =
+            (0..500).map(|_| json!({ "top": maps.new_tree(&mut runner).expect("a map").current() })).collect();
+        let texts: Vec<String> = written.iter().cloned().map(shown).collect();
+
+        let mut python = Command::new("/usr/bin/python3");
+        let python = python.args(["-c", SCRIPT]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut python = python.spawn().expect("python3 and python3-yaml: run `make setup`");
+        let input = serde_json::to_vec(&texts).expect("JSON");
+        python.stdin.take().expect("its input").write_all(&input).expect("write");
+        let output = python.wait_with_output().expect("its answer");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let read: Vec<Value> = serde_json::from_slice(&output.stdout).expect("JSON");
+        for ((written, text), read) in written.iter().zip(&texts).zip(&read) {
+            assert_eq!(written, read, "PyYAML, of\n{text}");
+            let source = Source { name: "x".to_owned(), text: text.clone().into_bytes() };
+            let own = manifests(&source).unwrap_or_else(|problem| panic!("{problem} in\n{text}"));
+            assert_eq!(&own[0].object, written, "the agent, of\n{text}");
+        }
+    }
 
     fn shown(value: Value) -> String {
         print(value.as_object().expect("a map"))
