@@ -7,9 +7,9 @@
 //! *Inputs*: the inventory `cluster.nodes`, the administrator's pair and the CA in `pki.dir`, the bootstrap tokens in
 //! `/etc/nodeagent/bootstrap-tokens.yaml`, the manifests in `/etc/kubernetes/addons/`.
 //! *Outputs*: objects in the cluster, through the API server of this controller; nothing on this machine.
-//! *What makes it idempotent*: of all controllers one works, the holder of a Lease ([`election`]). Objects are applied by
-//! the API server itself, which writes nothing where nothing differs ([`apply`]); what is to be done once is noted in the
-//! cluster ([`memo`]); a request that is decided is never touched.
+//! *What makes it idempotent*: of all controllers one works, the holder of a Lease ([`election`]). Each text of a manifest is
+//! applied once, which stands on the object ([`apply`]); what is to be done once even where its object is gone is noted in
+//! the cluster ([`memo`]); a request that is decided is never touched.
 
 mod api;
 mod apply;
