@@ -88,7 +88,7 @@ impl<S: Fn() -> Result<Settings, Fault>> Service<'_, S> {
 
     async fn farewell(&self, election: &mut Election) -> Result<(), Fault> {
         let basis = self.basis()?;
-        let url = self.url();
+        let url = self.url(&basis);
         Ok(election.give_up(&self.api(&basis, &url)?).await?)
     }
 
@@ -120,7 +120,7 @@ impl<S: Fn() -> Result<Settings, Fault>> Service<'_, S> {
     /// Stands by, then works, until something fails, or what it works by has changed.
     async fn session(&self, election: &mut Election, left: &mut Left) -> Result<(), Fault> {
         let basis = self.basis()?;
-        let url = self.url();
+        let url = self.url(&basis);
         let api = self.api(&basis, &url)?;
         tokio::select! {
             never = self.stand_by(election, &api) => never?,
@@ -186,8 +186,9 @@ impl<S: Fn() -> Result<Settings, Fault>> Service<'_, S> {
         Basis::read(&self.host.root, (self.settings)()?)
     }
 
-    fn url(&self) -> HttpUrl {
-        basis::url(self.address)
+    /// This controller's own API server: it answers whatever has become of the others, and of what stands before them.
+    fn url(&self, basis: &Basis) -> HttpUrl {
+        HttpUrl::https(self.address, basis.settings.cluster.api_port)
     }
 
     fn api<'b>(&'b self, basis: &Basis, url: &'b HttpUrl) -> Result<Api<'b>, Fault> {
