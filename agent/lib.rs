@@ -7,6 +7,7 @@
 //! | `kubernetes-install.sh` | [`install`]; its `stable.txt`: [`provision::lock`] |
 //! | `generate-tls-keys.sh` | [`certs`] |
 //! | `kubectl apply`, `label`, `taint` and `certificate approve` by hand | [`cluster`] |
+//! | `build-cloud-config.sh`, `build-image.sh`, `configure-kubectl.sh` | [`provision::cloud_config`] |
 //! | hand-written drop-ins (ulimits, `TasksMax`) | [`limits`] |
 //! | hand-written units | [`units`] |
 //! | `modprobe` and `sysctl` lines | [`kernel`] |
@@ -30,6 +31,7 @@ pub mod network;
 pub mod provision;
 pub mod steps;
 pub mod units;
+pub mod upgrade;
 pub mod wait;
 
 #[cfg(test)]

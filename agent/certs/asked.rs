@@ -1,6 +1,7 @@
 //! What a certificate request (PKCS#10) of somebody else's asks for, and whether a node may have it.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use openssl::error::ErrorStack;
 use openssl::nid::Nid;
@@ -10,6 +11,7 @@ use openssl::x509::{X509, X509Req};
 use super::authority::{entry_text, name_text};
 use super::check::names;
 use super::key::Key;
+use super::needs::{ADMINISTRATOR, CONTROL_PLANE_CLIENTS};
 use super::request::{Usage, Wanted};
 use crate::config::settings::KeyKind;
 use crate::config::values::{DnsDomain, NodeName};
@@ -41,6 +43,14 @@ pub enum AskedError {
     /// Its key is not one that is made here.
     #[error("its key is none of ecdsa-p256, rsa-2048, rsa-4096")]
     Key,
+    /// It is not what a controller or a member of the store asks for.
+    #[error("{subject} is what neither a node nor a controller nor a member of etcd asks for{why}")]
+    NotTheControlPlanes {
+        /// Whose certificate it would be.
+        subject: String,
+        /// What is wrong, where that is not all of it.
+        why: String,
+    },
     /// It is not what a node asks for.
     #[error("{subject} is not what a node asks for{why}")]
     NotANodes {
@@ -132,8 +142,7 @@ impl Asked {
         }
         let own = common_name.strip_prefix("system:node:").unwrap_or_default();
         let ips = self.names.iter().filter_map(|name| name.parse().ok()).collect();
-        let dns: Vec<String> =
-            self.names.iter().filter(|name| name.parse::<std::net::IpAddr>().is_err()).cloned().collect();
+        let dns: Vec<String> = self.names.iter().filter(|name| name.parse::<IpAddr>().is_err()).cloned().collect();
         let is_its_own = |name: &str| name == own || further.iter().any(|further| further.as_str() == name);
         if let Some(other) = dns.iter().find(|name| !is_its_own(name)) {
             return Err(refuse(&format!(": {other} is not its name")));
@@ -144,6 +153,42 @@ impl Asked {
             usages: vec![if self.names.is_empty() { Usage::Client } else { Usage::Server }],
             dns,
             ips,
+            key: self.kind()?,
+        })
+    }
+
+    /// The DNS names that it is to vouch for.
+    pub fn dns_names(&self) -> Vec<DnsDomain> {
+        self.names.iter().filter(|name| name.parse::<IpAddr>().is_err()).filter_map(|name| name.parse().ok()).collect()
+    }
+
+    /// The certificate that it asks for, if that is one of a controller's or of a member of the store.
+    pub fn wanted_of_control_plane(&self) -> Result<Wanted, AskedError> {
+        const MASTERS: &str = "system:masters";
+        let refuse = |why: &str| AskedError::NotTheControlPlanes { subject: self.subject.clone(), why: why.to_owned() };
+        let [common_name] = self.common_name.as_slice() else { return Err(refuse("")) };
+        if self.parts != 1 + self.organization.len() {
+            return Err(refuse(": its subject has more than CN and O"));
+        }
+        let groups: Vec<&str> = self.organization.iter().map(String::as_str).collect();
+        let nameless = self.names.is_empty();
+        let usages = match (common_name.as_str(), groups.as_slice()) {
+            ("kube-apiserver", []) if !nameless => vec![Usage::Server],
+            (name, []) if CONTROL_PLANE_CLIENTS.contains(&name) && nameless => vec![Usage::Client],
+            (ADMINISTRATOR, [MASTERS]) if nameless => vec![Usage::Client],
+            // A member of the store is called as its machine is, which is one of its names.
+            (name, []) if self.names.contains(name) && name.parse::<NodeName>().is_ok() => {
+                vec![Usage::Server, Usage::Client]
+            }
+            _ => return Err(refuse("")),
+        };
+        let (ips, dns) = self.names.iter().partition::<Vec<_>, _>(|name| name.parse::<IpAddr>().is_ok());
+        Ok(Wanted {
+            common_name: common_name.clone(),
+            organization: self.organization.first().cloned(),
+            usages,
+            dns: dns.into_iter().cloned().collect(),
+            ips: ips.into_iter().filter_map(|ip| ip.parse().ok()).collect(),
             key: self.kind()?,
         })
     }

@@ -25,6 +25,21 @@ pub const CONTROLLER_MANAGER_CLIENT: &str = "controller-manager-client";
 /// The scheduler's client pair.
 pub const SCHEDULER_CLIENT: &str = "scheduler-client";
 
+/// An administrator's user.
+pub(super) const ADMINISTRATOR: &str = "kubernetes-admin";
+/// The API server's user at kubelets. A binding gives it what it needs, and no more: kubeadm's is one of system:masters.
+pub const API_SERVER_AT_KUBELETS: &str = "kube-apiserver-kubelet-client";
+/// The API server's user at the store.
+const API_SERVER_AT_ETCD: &str = "kube-apiserver-etcd-client";
+/// The API server's user at its extensions.
+pub const FRONT_PROXY: &str = "front-proxy-client";
+const CONTROLLER_MANAGER_USER: &str = "system:kube-controller-manager";
+const SCHEDULER_USER: &str = "system:kube-scheduler";
+
+/// The users of a controller that have no group.
+pub(super) const CONTROL_PLANE_CLIENTS: [&str; 5] =
+    [API_SERVER_AT_KUBELETS, API_SERVER_AT_ETCD, FRONT_PROXY, CONTROLLER_MANAGER_USER, SCHEDULER_USER];
+
 pub(super) const KUBELET: &str = "kubelet.service";
 pub(super) const KUBE_PROXY: &str = "kube-proxy.service";
 pub(super) const API_SERVER: &str = "kube-apiserver.service";
@@ -147,11 +162,11 @@ impl Node<'_> {
 
     fn controller(&self) -> Vec<Need> {
         let user = |user: &str| client(self.settings, user);
-        let administrator = Wanted { organization: Some("system:masters".to_owned()), ..user("kubernetes-admin") };
+        let administrator = Wanted { organization: Some("system:masters".to_owned()), ..user(ADMINISTRATOR) };
         let of_etcd = self.need(
             "api-server-etcd-client",
             "API server's client certificate for etcd",
-            user("kube-apiserver-etcd-client"),
+            user(API_SERVER_AT_ETCD),
             Profile::Client,
         );
         let mut all = vec![
@@ -160,8 +175,7 @@ impl Node<'_> {
             self.need(
                 "api-server-kubelet-client",
                 "API server's client certificate for kubelets",
-                // A binding gives this user what it needs, and no more: kubeadm's has the group system:masters.
-                user("kube-apiserver-kubelet-client"),
+                user(API_SERVER_AT_KUBELETS),
                 Profile::Client,
             )
             .read_by(API_SERVER, API_SERVER_RELOADS_AS_CLIENT),
@@ -169,22 +183,17 @@ impl Node<'_> {
             self.need(
                 CONTROLLER_MANAGER_CLIENT,
                 "controller manager's client certificate",
-                user("system:kube-controller-manager"),
+                user(CONTROLLER_MANAGER_USER),
                 Profile::Client,
             )
             .read_by(CONTROLLER_MANAGER, CLIENTS_RELOAD),
-            self.need(
-                SCHEDULER_CLIENT,
-                "scheduler's client certificate",
-                user("system:kube-scheduler"),
-                Profile::Client,
-            )
-            .read_by(SCHEDULER, CLIENTS_RELOAD),
+            self.need(SCHEDULER_CLIENT, "scheduler's client certificate", user(SCHEDULER_USER), Profile::Client)
+                .read_by(SCHEDULER, CLIENTS_RELOAD),
             self.need(ADMIN_CLIENT, "administrator's client certificate", administrator, Profile::Client),
         ];
         if let Some(front_proxy) = &self.settings.certs.front_proxy {
             let purpose = "API server's client certificate for its extensions";
-            let need = self.need("front-proxy-client", purpose, user("front-proxy-client"), Profile::Client);
+            let need = self.need("front-proxy-client", purpose, user(FRONT_PROXY), Profile::Client);
             let need = need.signed_for(front_proxy, "pki.frontProxy");
             all.push(need.read_by(API_SERVER, API_SERVER_RELOADS_AS_CLIENT));
         }

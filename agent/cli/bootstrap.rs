@@ -22,6 +22,7 @@ use crate::host::http::Http;
 use crate::host::peers::Peers;
 use crate::host::{self, Host};
 use crate::journal::{Event, Teller};
+use crate::upgrade;
 
 /// Arguments of `bootstrap`.
 #[derive(Args)]
@@ -32,6 +33,17 @@ pub struct BootstrapArgs {
     /// Lift the hold that a rollback left
     #[arg(long)]
     resume: bool,
+    #[command(flatten)]
+    drain: DrainArgs,
+}
+
+/// What an upgrade of the kubelet wants.
+#[derive(Args)]
+pub struct DrainArgs {
+    /// Replace the kubelet by another minor release although the node is not
+    /// drained
+    #[arg(long)]
+    no_drain: bool,
 }
 
 /// Arguments of a single step.
@@ -46,7 +58,9 @@ pub struct StepArgs {
 pub async fn run(args: BootstrapArgs, global: &Global, tell: &Teller) -> Result<Exit, Fault> {
     let host = node::host(global)?;
     if args.dry_run {
-        return plan::show(&node::now(global, &host)?, None, global, &host).await.map(|_| Exit::Done);
+        let node = node::now(global, &host)?;
+        plan::show(&node, None, global, &host).await?;
+        return upgrade_allowed(&node, &host, &args.drain, tell).await.map(|()| Exit::Done);
     }
     let settings = node::settings(global, &host)?;
     if !args.resume && is_held(&settings, &ledger::read(&host.root)?, tell) {
@@ -54,6 +68,7 @@ pub async fn run(args: BootstrapArgs, global: &Global, tell: &Teller) -> Result<
     }
     let node = node::awaited(global, &host, tell).await?;
     clock::ready(&node.settings, &host, tell).await?;
+    upgrade_allowed(&node, &host, &args.drain, tell).await?;
     let plan = node.plan();
     let mut hand = Hand::take(&host, tell, history::BOOTSTRAP, Some(node.settings.digest.clone())).await?;
     // Asked again: somebody may have rolled back while this run waited for an address or the lock.
@@ -79,6 +94,15 @@ pub async fn run_step(step: Step, args: StepArgs, global: &Global, tell: &Teller
     let plan = node.plan().only(step);
     let hand = Hand::take(&host, tell, step.name(), Some(node.settings.digest.clone())).await?;
     execute(step.name(), &plan, &node, &host, hand, global, tell).await
+}
+
+/// Refuses an upgrade that the cluster, or this node's pods, are not ready for. A tree has no pods.
+pub(super) async fn upgrade_allowed(node: &Node, host: &Host, drain: &DrainArgs, tell: &Teller) -> Result<(), Fault> {
+    if !host.is_live() {
+        return Ok(());
+    }
+    let http = Http::new(tell.clone(), host.root.clone(), node.settings.download.clone());
+    upgrade::check(&node.settings, &node.identity, &host.root, &http, drain.no_drain, tell).await
 }
 
 /// Whether a rollback asks to leave this machine alone while its configuration is this one.

@@ -21,7 +21,7 @@ use crate::engine::id::Step;
 use crate::engine::plan::Plan;
 use crate::journal::Teller;
 use crate::provision::authority::{self, NewAuthority};
-use crate::provision::sign::{self, Signed};
+use crate::provision::sign::{self, Signed, Whose};
 
 /// Arguments of `certs`.
 #[derive(Args)]
@@ -67,6 +67,10 @@ struct SignArgs {
     /// The CA's private key
     #[arg(long, value_name = "FILE")]
     key: PathBuf,
+    /// Sign what controllers and members of etcd ask for, too: an
+    /// administrator's certificate is among it
+    #[arg(long)]
+    control_plane: bool,
     /// How many days the certificates are good for
     #[arg(long, value_name = "N", default_value_t = LIFETIME, value_parser = clap::value_parser!(u32).range(1..=3650))]
     days: u32,
@@ -110,7 +114,8 @@ pub async fn run(args: CertsArgs, global: &Global, tell: &Teller) -> Result<Exit
         Some(CertsCommand::Renew) => renew::run(global, tell).await,
         Some(CertsCommand::Csr(args)) => csr(args, global, tell).await,
         Some(CertsCommand::Sign(args)) => {
-            let signed = sign::sign(&args.files, &args.ca, &args.key, args.days, args.to.as_deref())?;
+            let whose = if args.control_plane { Whose::ControlPlane } else { Whose::Nodes };
+            let signed = sign::sign(&args.files, whose, &args.ca, &args.key, args.days, args.to.as_deref())?;
             match global.output {
                 Format::Json => output::json(&signed),
                 Format::Text => output::print(&signed.iter().map(line).collect::<Vec<_>>().concat()),

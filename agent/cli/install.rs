@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::bootstrap::execute;
+use super::bootstrap::{DrainArgs, execute, upgrade_allowed};
 use super::node::{self, Node};
 use super::{Exit, Global, plan};
 use crate::engine::commit::Hand;
@@ -25,6 +25,8 @@ pub struct InstallArgs {
     /// Read every installed program whole and compare its digest, instead of its size, inode and times
     #[arg(long)]
     rehash: bool,
+    #[command(flatten)]
+    drain: DrainArgs,
 }
 
 /// Runs the step.
@@ -38,6 +40,7 @@ pub async fn run(args: InstallArgs, global: &Global, tell: &Teller) -> Result<Ex
     }
     let mut node = node::awaited(global, &host, tell).await?;
     node.settings.install.rehash = args.rehash;
+    upgrade_allowed(&node, &host, &args.drain, tell).await?;
     let hand = Hand::take(&host, tell, Step::Install.name(), Some(node.settings.digest.clone())).await?;
     let plan = this_step(&node, if args.prune { hand.records() } else { &[] });
     execute(Step::Install.name(), &plan, &node, &host, hand, global, tell).await

@@ -3,6 +3,7 @@
 mod bootstrap;
 mod certs;
 mod clock;
+mod cloud_config;
 mod cluster;
 mod etcd;
 mod exit;
@@ -118,6 +119,8 @@ enum Command {
     Etcd(etcd::EtcdArgs),
     /// Pin the digests of a release in a lock file; make and check mirrors
     Lock(lock::LockArgs),
+    /// Make each machine's user-data, CAs and kubeconfig from a cluster.yaml
+    CloudConfig(cloud_config::CloudConfigArgs),
     /// Print the JSON Schema of node.yaml
     Schema,
 }
@@ -146,7 +149,7 @@ pub fn main() -> ExitCode {
 async fn dispatch(command: Command, global: &Global, tell: &Teller) -> Result<Exit, Fault> {
     match command {
         Command::Bootstrap(args) => bootstrap::run(args, global, tell).await,
-        Command::Plan(args) => plan::run(args, global).await,
+        Command::Plan(args) => plan::run(args, global, tell).await,
         Command::Network(args) => network::run(args, global, tell).await,
         Command::Kernel(args) => bootstrap::run_step(Step::Kernel, args, global, tell).await,
         Command::Install(args) => install::run(args, global, tell).await,
@@ -160,6 +163,7 @@ async fn dispatch(command: Command, global: &Global, tell: &Teller) -> Result<Ex
         Command::Cluster(args) => cluster::run(args, global, tell).await,
         Command::Routes(args) => routes::run(args, global, tell).await,
         Command::Etcd(args) => etcd::run(&args, global),
+        Command::CloudConfig(args) => cloud_config::run(args, global),
         Command::Lock(args) => lock::run(args, tell).await,
         Command::Schema => {
             schema::run();

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use clap::Args;
 use serde::Serialize;
 
+use super::bootstrap::{DrainArgs, upgrade_allowed};
 use super::node::{self, Node};
 use super::output::{self, Format};
 use super::{Exit, Global};
@@ -19,6 +20,7 @@ use crate::engine::settle;
 use crate::host::Host;
 use crate::host::facts::Facts;
 use crate::identity::Identity;
+use crate::journal::Teller;
 use crate::units::versions::Support;
 
 /// Arguments of `plan`.
@@ -27,12 +29,16 @@ pub struct PlanArgs {
     /// Exit with 6 when changes are pending
     #[arg(long)]
     exit_code: bool,
+    #[command(flatten)]
+    drain: DrainArgs,
 }
 
 /// Shows the plan.
-pub async fn run(args: PlanArgs, global: &Global) -> Result<Exit, Fault> {
+pub async fn run(args: PlanArgs, global: &Global, tell: &Teller) -> Result<Exit, Fault> {
     let host = node::host(global)?;
-    let pending = show(&node::now(global, &host)?, None, global, &host).await?;
+    let node = node::now(global, &host)?;
+    let pending = show(&node, None, global, &host).await?;
+    upgrade_allowed(&node, &host, &args.drain, tell).await?;
     Ok(if args.exit_code && pending { Exit::Pending } else { Exit::Done })
 }
 

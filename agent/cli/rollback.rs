@@ -14,7 +14,7 @@ use crate::engine::ledger;
 use crate::engine::rollback::{self, Back, Undoing, Undone};
 use crate::host::clock;
 use crate::journal::Teller;
-use crate::steps;
+use crate::{steps, upgrade};
 
 /// Arguments of `rollback`.
 #[derive(Args)]
@@ -63,6 +63,8 @@ pub async fn uninstall(args: UninstallArgs, global: &Global, tell: &Teller) -> R
 async fn undo(command: &'static str, back: Back, how: &HowArgs, global: &Global, tell: &Teller) -> Result<Exit, Fault> {
     let host = node::host(global)?;
     let undoing = if how.dry_run {
+        let relinked = rollback::relinked(&ledger::read(&host.root)?, back, how.purge)?;
+        upgrade::check_undoing(&host.root, &relinked)?;
         Undoing { changes: rollback::preview(&host, back, how.purge).await?, ..Undoing::default() }
     } else {
         // A configuration that is broken must not keep anyone from undoing; the hold then waits for --resume.
@@ -70,6 +72,7 @@ async fn undo(command: &'static str, back: Back, how: &HowArgs, global: &Global,
         let forbidden = settings.as_ref().map(steps::forbidden_restarts).unwrap_or_default();
         let config = settings.map(|settings| settings.digest);
         let mut hand = Hand::take(&host, tell, command, config.clone()).await?;
+        upgrade::check_undoing(&host.root, &rollback::relinked(hand.records(), back, how.purge)?)?;
         rollback::undo(&mut hand, back, config, how.purge, &forbidden).await?
     };
     match global.output {

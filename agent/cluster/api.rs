@@ -117,7 +117,12 @@ pub fn said(error: &HttpError) -> String {
 }
 
 /// Whether the API server has judged this request by itself, so that others may fare better; else it or the way to it
-/// fails.
+/// fails. A patch that it cannot make sense of is an error of its own to it (500), which it explains.
 pub fn is_answer(error: &HttpError) -> bool {
-    matches!(error, HttpError::Status { status: 400 | 402..=407 | 409..=428 | 430..=499, .. })
+    match error {
+        HttpError::Status { status: 500, .. } => error.json().is_some(),
+        HttpError::Status { status: 401 | 408 | 429, .. } => false,
+        HttpError::Status { status, .. } => (400..500).contains(status),
+        _ => false,
+    }
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::api::{Api, is_answer, said};
+use super::complete::complete;
 use crate::engine::fault::Explain;
 use crate::host::http::HttpError;
 
@@ -101,7 +102,7 @@ impl<'a> Applier<'a> {
         let version = |object: &Value| object["metadata"]["resourceVersion"].as_str().map(str::to_owned);
         let before = self.api.find(&path).await?.as_ref().and_then(version);
         let query = format!("{path}?fieldManager={MANAGER}&force={force}");
-        let after = self.api.0.patch(&query, "application/apply-patch+yaml", object).await?;
+        let after = self.api.0.patch(&query, "application/apply-patch+yaml", &complete(object)).await?;
         Ok(match before {
             None => Applied::Made,
             Some(before) if version(&after).as_deref() == Some(&before) => Applied::Same,
@@ -111,10 +112,8 @@ impl<'a> Applier<'a> {
 
     /// The object's path.
     async fn path(&mut self, named: &Named<'_>) -> Result<String, ApplyError> {
-        let group = match named.version.contains('/') {
-            true => format!("/apis/{}", named.version),
-            false => format!("/api/{}", named.version),
-        };
+        let api = if named.version.contains('/') { "apis" } else { "api" };
+        let group = format!("/{api}/{}", named.version);
         let key = (named.version.to_owned(), named.kind.to_owned());
         if !self.kinds.contains_key(&key) {
             // Not one by one: the next object is likely of the same group.

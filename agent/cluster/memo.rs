@@ -1,4 +1,4 @@
-//! What was done once and must not be done again: the ConfigMap `nodeagent` in `kube-system`.
+//! What was done once and must not be done again: the `ConfigMap` `nodeagent` in `kube-system`.
 //!
 //! A token whose Secret somebody deleted has been revoked, and a taint that somebody removed is not wanted: neither can be
 //! told from what is not there yet, unless it is written down. Not at the object itself: a kubelet may annotate its Node.

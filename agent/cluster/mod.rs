@@ -15,13 +15,14 @@ mod api;
 mod apply;
 mod approver;
 mod basis;
+mod complete;
 mod election;
 mod judge;
 mod memo;
 mod nodes;
 mod objects;
 mod pass;
-mod tokens;
+pub mod tokens;
 
 use std::convert::Infallible;
 use std::net::IpAddr;

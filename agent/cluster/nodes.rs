@@ -1,4 +1,4 @@
-//! What a Node's role says of it: labels and taints that no kubelet may give itself (NodeRestriction), once per Node.
+//! What a Node's role says of it: labels and taints that no kubelet may give itself (`NodeRestriction`), once per Node.
 //!
 //! Once: a taint that somebody removed to run pods on a controller stays away, until the machine registers anew or has
 //! another role in the inventory.
@@ -57,13 +57,13 @@ impl<'a> Marker<'a> {
         let Some(name) = node["metadata"]["name"].as_str().and_then(|name| name.parse::<NodeName>().ok()) else {
             return Ok(());
         };
-        let note = format!("node.{name}");
+        let key = format!("node.{name}");
         if met == Met::Gone {
-            return self.memo.note(self.api, &note, None).await;
+            return self.memo.note(self.api, &key, None).await;
         }
         let Some(entry) = self.inventory.get(&name) else { return Ok(()) };
         let uid = node["metadata"]["uid"].as_str().unwrap_or_default();
-        let before = self.memo.of(&note).and_then(|text| text.split_once(' '));
+        let before = self.memo.of(&key).and_then(|text| text.split_once(' '));
         let before = before.filter(|(_, of)| *of == uid).map(|(role, _)| role);
         let role = entry.role.to_string();
         if before == Some(&role) || (before.is_none() && marks(entry.role, self.release).is_empty()) {
@@ -92,7 +92,7 @@ impl<'a> Marker<'a> {
                 Err(error) => return Err(error),
             }
         }
-        self.memo.note(self.api, &note, Some(&format!("{role} {uid}"))).await
+        self.memo.note(self.api, &key, Some(&format!("{role} {uid}"))).await
     }
 }
 

@@ -96,17 +96,17 @@ impl<'a> Pass<'a> {
     }
 
     async fn tokens(&mut self, applier: &mut Applier<'_>) -> Result<(), HttpError> {
-        let all = match tokens::read(self.root) {
+        let all = match tokens::read(self.root, &clock::text(clock::now())) {
             Ok(all) => all,
             Err(error) => {
                 self.complain("bootstrap tokens", error.to_string(), &error.advice().unwrap_or_default());
                 return Ok(());
             }
         };
-        for token in all.iter().filter(|token| token.expires > clock::now()) {
-            let (key, text) = token.note();
+        for (node, token) in &all {
+            let (key, text) = tokens::note(node, token);
             if self.memo.of(&key) != Some(&text) {
-                let secret = token.secret();
+                let secret = tokens::secret(node, token);
                 if self.apply(applier, &secret, &shown(&secret), true).await? {
                     self.memo.note(self.api, &key, Some(&text)).await?;
                 }
@@ -144,7 +144,8 @@ impl<'a> Pass<'a> {
             let all = match manifests(&Source { name: file.clone(), text }) {
                 Ok(all) => all,
                 Err(problem) => {
-                    self.complain(&file, problem.to_string(), "nothing of this file was applied");
+                    let place = format!("{file}:{}:{}", problem.line, problem.column);
+                    self.complain(&place, problem.message, "nothing of this file was applied");
                     continue;
                 }
             };

@@ -2,17 +2,13 @@
 //!
 //! Each is made once: whoever deletes its Secret revokes it. The controller manager's `tokencleaner` removes the expired.
 
-use std::time::SystemTime;
-
 use openssl::base64::encode_block;
 use serde_json::{Value, json};
 
-use crate::certs::signer::Token;
-use crate::config::Source;
-use crate::config::manifests::manifests;
+use crate::config::kept::{self, BootstrapToken, BootstrapTokens, Moment};
 use crate::config::values::{NodeName, RootPath};
+use crate::config::{ConfigErrors, Source};
 use crate::engine::fault::Explain;
-use crate::host::clock;
 use crate::host::root::{FileError, Root};
 use crate::host::seen::Entry;
 
@@ -21,16 +17,6 @@ pub const FILE: &str = "/etc/nodeagent/bootstrap-tokens.yaml";
 
 /// Says of a Secret for which machine its token is.
 pub const NODE_ANNOTATION: &str = "nodeagent.io/node";
-
-/// A token, and for which machine.
-pub struct BootstrapToken {
-    /// The only machine that it is good for.
-    pub node: NodeName,
-    /// The token itself.
-    pub token: Token,
-    /// Until when.
-    pub expires: SystemTime,
-}
 
 /// The file of tokens cannot be used. Never shows one.
 #[derive(Debug, thiserror::Error)]
@@ -46,14 +32,15 @@ pub enum TokensError {
         /// Its mode.
         mode: u32,
     },
-    /// It says something else.
-    #[error("use {path}: {why}")]
-    Malformed {
-        /// The file.
+    /// It is no file.
+    #[error("use {path}: it is no file")]
+    NoFile {
+        /// Where a file should be.
         path: String,
-        /// What is wrong.
-        why: String,
     },
+    /// It says something else.
+    #[error(transparent)]
+    Malformed(#[from] ConfigErrors),
 }
 
 impl Explain for TokensError {
@@ -63,77 +50,65 @@ impl Explain for TokensError {
             Self::Exposed { path, .. } => {
                 format!("chmod 600 {path}, and have `nodeagent cloud-config` make new tokens")
             }
-            Self::Malformed { .. } => "`nodeagent cloud-config` writes this file; docs/cluster.md shows it".to_owned(),
+            Self::NoFile { .. } | Self::Malformed(_) => {
+                "`nodeagent cloud-config` writes this file; docs/cluster.md shows it".to_owned()
+            }
         })
     }
 }
 
-/// The tokens of this machine's file; none where there is no file.
-pub fn read(root: &Root) -> Result<Vec<BootstrapToken>, TokensError> {
+/// The tokens of this machine's file that are good at this time, each with the machine that it is for; none where there is no
+/// file.
+pub fn read(root: &Root, now: &str) -> Result<Vec<(NodeName, BootstrapToken)>, TokensError> {
     const OTHERS: u32 = 0o077;
     let path = RootPath::literal(FILE);
-    let malformed = |why: String| TokensError::Malformed { path: root.display(&path), why };
+    let name = root.display(&path);
     match root.entry(&path, true)? {
         Entry::Absent => Ok(Vec::new()),
         Entry::File { meta, .. } if meta.mode & OTHERS != 0 => {
-            Err(TokensError::Exposed { path: root.display(&path), mode: meta.mode })
+            Err(TokensError::Exposed { path: name, mode: meta.mode })
         }
-        Entry::File { bytes, .. } => parse(bytes.unwrap_or_default()).map_err(malformed),
-        _ => Err(malformed("it is no file".to_owned())),
+        Entry::File { bytes, .. } => Ok(good(Source { name, text: bytes.unwrap_or_default() }, now)?),
+        _ => Err(TokensError::NoFile { path: name }),
     }
 }
 
-/// What a file says; else what is wrong with it, by key and never by value.
-fn parse(text: Vec<u8>) -> Result<Vec<BootstrapToken>, String> {
-    let source = Source { name: String::new(), text };
-    let mut all = manifests(&source).map_err(|problem| format!("line {}: {}", problem.line, problem.message))?;
-    let object = match (all.pop(), all.is_empty()) {
-        (Some(manifest), true) => manifest.object,
-        _ => return Err("it does not hold one document".to_owned()),
-    };
-    if object["apiVersion"] != "nodeagent.io/v1alpha1" || object["kind"] != "BootstrapTokens" {
-        return Err("it is not of the kind BootstrapTokens of nodeagent.io/v1alpha1".to_owned());
-    }
-    let tokens = object["tokens"].as_object().ok_or("tokens is no map of machines' names")?;
-    let one = |(node, entry): (&String, &Value)| {
-        let token = entry["token"].as_str().and_then(|text| Token::parse(text.as_bytes()));
-        let expires = entry["expires"].as_str().and_then(clock::parse);
-        Ok(BootstrapToken {
-            node: node.parse().map_err(|_| "a key of tokens is no machine's name".to_owned())?,
-            token: token.ok_or_else(|| format!("tokens.{node}.token is not of the form abcdef.0123456789abcdef"))?,
-            expires: expires.ok_or_else(|| format!("tokens.{node}.expires is no time such as 2026-11-22T12:00:00Z"))?,
-        })
-    };
-    tokens.iter().map(one).collect()
+fn good(source: Source, now: &str) -> Result<Vec<(NodeName, BootstrapToken)>, ConfigErrors> {
+    let all: BootstrapTokens = kept::load(source)?;
+    Ok(all.tokens.into_iter().filter(|(_, token)| text(&token.expires).as_str() > now).collect())
 }
 
-impl BootstrapToken {
-    /// The key under which it is noted that it was made, and what is noted.
-    pub fn note(&self) -> (String, String) {
-        (format!("token.{}", self.token.id()), format!("{} {}", self.node, clock::text(self.expires)))
-    }
+fn text(moment: &Moment) -> String {
+    moment.clone().into()
+}
 
-    /// Its Secret (Kubernetes, "Authenticating with Bootstrap Tokens").
-    pub fn secret(&self) -> Value {
-        let text = |text: &str| encode_block(text.as_bytes());
-        json!({
-            "apiVersion": "v1",
-            "kind": "Secret",
-            "metadata": {
-                "name": format!("bootstrap-token-{}", self.token.id()),
-                "namespace": "kube-system",
-                "annotations": { NODE_ANNOTATION: self.node },
-            },
-            "type": "bootstrap.kubernetes.io/token",
-            "data": {
-                "token-id": text(self.token.id()),
-                "token-secret": text(self.token.secret()),
-                "expiration": text(&clock::text(self.expires)),
-                "usage-bootstrap-authentication": text("true"),
-                "usage-bootstrap-signing": text("true"),
-            },
-        })
-    }
+/// The key under which it is noted that a token's Secret was made, and what is noted.
+pub fn note(node: &NodeName, token: &BootstrapToken) -> (String, String) {
+    let (id, _) = token.token.as_str().split_once('.').unwrap_or_default();
+    (format!("token.{id}"), format!("{node} {}", text(&token.expires)))
+}
+
+/// A token's Secret (Kubernetes, "Authenticating with Bootstrap Tokens").
+pub fn secret(node: &NodeName, token: &BootstrapToken) -> Value {
+    let (id, secret) = token.token.as_str().split_once('.').unwrap_or_default();
+    let base64 = |text: &str| encode_block(text.as_bytes());
+    json!({
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {
+            "name": format!("bootstrap-token-{id}"),
+            "namespace": "kube-system",
+            "annotations": { NODE_ANNOTATION: node },
+        },
+        "type": "bootstrap.kubernetes.io/token",
+        "data": {
+            "token-id": base64(id),
+            "token-secret": base64(secret),
+            "expiration": base64(&text(&token.expires)),
+            "usage-bootstrap-authentication": base64("true"),
+            "usage-bootstrap-signing": base64("true"),
+        },
+    })
 }
 
 #[cfg(test)]
@@ -143,30 +118,36 @@ mod tests {
     const GOOD: &str = "apiVersion: nodeagent.io/v1alpha1\nkind: BootstrapTokens\ntokens:\n  worker-1: { token: \
                         abcdef.fedcba9876543210, expires: 2026-11-22T12:00:00Z }\n";
 
-    #[test]
-    fn a_file_becomes_secrets_for_one_machine_each() {
-        let all = parse(GOOD.as_bytes().to_vec()).expect("read");
-        let [token] = all.as_slice() else { panic!("{} tokens", all.len()) };
-        assert_eq!(token.note(), ("token.abcdef".to_owned(), "worker-1 2026-11-22T12:00:00Z".to_owned()));
-        let secret = token.secret();
-        assert_eq!(secret["metadata"]["annotations"], json!({ "nodeagent.io/node": "worker-1" }));
-        assert_eq!(secret["data"]["token-secret"], encode_block(b"fedcba9876543210"));
-        assert_eq!(secret["data"]["expiration"], encode_block(b"2026-11-22T12:00:00Z"));
+    fn read(text: &str, now: &str) -> Result<Vec<(NodeName, BootstrapToken)>, ConfigErrors> {
+        good(Source { name: "tokens.yaml".to_owned(), text: text.as_bytes().to_vec() }, now)
     }
 
     #[test]
-    fn what_is_wrong_is_told_by_its_key_and_never_shows_a_token() {
-        for (from, to, part) in [
-            ("BootstrapTokens", "Tokens", "not of the kind"),
-            ("abcdef.", "ABCDEF.", "tokens.worker-1.token"),
-            ("2026-11-22T12:00:00Z", "tomorrow", "tokens.worker-1.expires"),
-            ("worker-1:", "Worker 1:", "a key of tokens"),
-            ("tokens:\n", "tokens: []\nx:\n", "no map"),
-            ("tokens:\n", "tokens: &a\n", "line 4: anchors"),
-            ("apiVersion", "---\nkind: x\n---\napiVersion", "one document"),
+    fn a_token_is_a_secret_for_one_machine_until_it_is_over() {
+        let all = read(GOOD, "2026-11-22T11:59:59Z").expect("read");
+        let [(node, token)] = all.as_slice() else { panic!("{} tokens", all.len()) };
+        assert_eq!(note(node, token), ("token.abcdef".to_owned(), "worker-1 2026-11-22T12:00:00Z".to_owned()));
+        let secret = secret(node, token);
+        assert_eq!(secret["metadata"]["annotations"], json!({ "nodeagent.io/node": "worker-1" }));
+        assert_eq!(secret["metadata"]["name"], "bootstrap-token-abcdef");
+        assert_eq!(secret["data"]["token-secret"], encode_block(b"fedcba9876543210"));
+        assert_eq!(secret["data"]["expiration"], encode_block(b"2026-11-22T12:00:00Z"));
+        assert_eq!(read(GOOD, "2026-11-22T12:00:00Z"), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_and_never_shows_a_token() {
+        for (from, to) in [
+            ("BootstrapTokens", "Tokens"),
+            ("abcdef.", "ABCDEF."),
+            ("2026-11-22T12:00:00Z", "tomorrow"),
+            ("worker-1:", "Worker 1:"),
+            ("token: abcdef.", "token: &a abcdef."),
+            ("token:", "tokem:"),
+            ("{ token: abcdef.fedcba9876543210,", "{ token: { abcdef.fedcba9876543210: 1 },"),
         ] {
-            let why = parse(GOOD.replacen(from, to, 1).into_bytes()).map(drop).expect_err(to);
-            assert!(why.contains(part) && !why.contains("fedcba9876543210"), "{to}: {why}");
+            let why = read(&GOOD.replacen(from, to, 1), "").expect_err(to).to_string();
+            assert!(!why.contains("fedcba9876543210"), "{to}: {why}");
         }
     }
 }

@@ -13,9 +13,11 @@
 
 pub mod catalogue;
 mod check;
+pub mod cluster;
 mod defaults;
 mod document;
 mod errors;
+pub mod kept;
 pub mod manifests;
 mod merge;
 mod names;
@@ -62,14 +64,18 @@ pub fn load(sources: Vec<Source>) -> Result<Settings, ConfigErrors> {
             return Err(ConfigErrors::new(problems));
         }
     };
+    settle(typed, &tree).map_err(ConfigErrors::new)
+}
+
+/// The Settings of a tree that passed the check, as which it is `typed`.
+fn settle(typed: serde_json::Value, tree: &tree::Node) -> Result<Settings, Vec<Problem>> {
     let digest = Sha256::of(typed.to_string().as_bytes());
-    let places = Places::of(&tree);
+    let places = Places::of(tree);
     let document: Document = serde_json::from_value(typed).map_err(|error| {
         // Schema and types come from the same place: this would be our own mistake, and still no reason to panic.
-        let message = format!("the check passed, but {error}: please report this");
-        ConfigErrors::new(vec![Problem::new(places.at(""), "", message)])
+        vec![Problem::new(places.at(""), "", format!("the check passed, but {error}: please report this"))]
     })?;
-    resolve::resolve(document, &places, digest).map_err(ConfigErrors::new)
+    resolve::resolve(document, &places, digest)
 }
 
 /// All sources as one tree, and what is wrong without making it unreadable; else why there is no tree.

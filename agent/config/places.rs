@@ -52,6 +52,11 @@ impl Places {
         }
     }
 
+    /// Where `key` itself stands, if a file holds it.
+    pub fn of_key(&self, key: &str) -> Option<&Position> {
+        self.keys.get(key).map(|place| &place.at)
+    }
+
     /// The origin of each value that a file gave.
     pub fn origins(&self) -> Origins {
         let leaves = self.keys.iter().filter(|(_, place)| place.leaf);

@@ -421,15 +421,20 @@ fn hex_digits(text: &str, wanted: &'static str, count: usize) -> Result<String, 
 impl Version {
     /// The 34 of v1.34.2.
     pub fn minor(&self) -> u32 {
-        // Checked when it was made, as below.
+        // Checked when it was made: three numbers of less than ten digits.
         self.0.split('.').nth(1).and_then(|minor| minor.parse().ok()).unwrap_or(0)
+    }
+
+    /// Its minor release: the 1 and 34 of v1.34.2.
+    pub fn release(&self) -> (u32, u32) {
+        // Checked when it was made: three numbers of less than ten digits.
+        let major = self.0[1..].split('.').next().and_then(|major| major.parse().ok()).unwrap_or(0);
+        (major, self.minor())
     }
 
     /// Whether it is this minor release, or a later one.
     pub fn is_at_least(&self, major: u32, minor: u32) -> bool {
-        // Checked when it was made: three numbers of less than ten digits.
-        let mut numbers = self.0[1..].split('.').map(|number| number.parse().unwrap_or(0));
-        (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (major, minor)
+        self.release() >= (major, minor)
     }
 }
 

@@ -9,7 +9,7 @@ use super::change::{Change, Debt};
 use super::commit::{By, Hand};
 use super::fault::{Class, Explain, Fault};
 use super::history;
-use super::ledger::{self, Logged, Made, Record};
+use super::ledger::{self, Before, Logged, Made, Record};
 use super::resource::Thing;
 use super::undo::{self, KeptBecause};
 use crate::config::values::{Limit, RootPath, Sha256, UnitName};
@@ -106,6 +106,33 @@ pub struct Undoing {
     pub failed: Option<Class>,
     /// Restarts that the configuration does not allow, and that are still owed.
     pub owed: Vec<Debt>,
+}
+
+/// A link that undoing would change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Relinked {
+    /// The link.
+    pub path: RootPath,
+    /// Its target then; nothing if there would be no link.
+    pub to: Option<String>,
+}
+
+/// The links that undoing would change, if nobody has touched them since.
+pub fn relinked(records: &[Record], back: Back, purge: bool) -> Result<Vec<Relinked>, NoSuchPoint> {
+    let mut all: Vec<Relinked> = Vec::new();
+    for made in back.select(records, purge)? {
+        let Logged::Link { path, .. } = &made.change else { continue };
+        let to = match &made.before {
+            Before::Link { to } => Some(to.clone()),
+            _ => None,
+        };
+        // Last first: what is found later was there earlier.
+        match all.iter_mut().find(|relinked| relinked.path == *path) {
+            Some(relinked) => relinked.to = to,
+            None => all.push(Relinked { path: path.clone(), to }),
+        }
+    }
+    Ok(all)
 }
 
 /// What undoing would do, without doing it.

@@ -9,6 +9,7 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -93,7 +94,9 @@ impl Root {
 
     /// Opens the tree at `path`, which is made if it is not there.
     pub fn create(path: &Path) -> Result<Self, FileError> {
-        std::fs::create_dir_all(path).map_err(|e| FileError::new("make directory", path.display().to_string(), e))?;
+        // The mode is said here, because no umask takes the others' right to write away ([`clear_umask`]).
+        let made = std::fs::DirBuilder::new().recursive(true).mode(Meta::PROGRAM.mode).create(path);
+        made.map_err(|e| FileError::new("make directory", path.display().to_string(), e))?;
         Self::open(path)
     }
 

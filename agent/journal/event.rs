@@ -89,6 +89,13 @@ pub enum Event<'a> {
         /// In which network, and whose that is.
         reason: &'a Reason,
     },
+    /// The kubelet's version was not compared with the API server's.
+    NotCompared {
+        /// The kubelet's version.
+        kubelet: &'a str,
+        /// Why not.
+        why: &'a str,
+    },
     /// Something could not stand in the env file.
     LeftOut {
         /// What, and why.
@@ -320,6 +327,7 @@ impl Event<'_> {
             Self::AddressChanged { .. } => "b6408f4eaa394fe8a64a12394abc3e67",
             Self::AddressNotInCertificate { .. } => "197c694a44094dda8254d207a5aeb747",
             Self::AddressInside { .. } => "e87610fa216149edbe9ded21bce2db58",
+            Self::NotCompared { .. } => "0b772c4261e74b659103e82f0bdc3b22",
             Self::LeftOut { .. } => "30117f62a70e471e959855807da22520",
             Self::Refreshed { .. } => "54c35e2e1eb04002be4de1f62566d108",
             Self::RoutesChanged { .. } => "1887bd45a56d4afaae3e151cc22fa2d4",
@@ -404,6 +412,9 @@ impl Event<'_> {
             }
             Self::AddressInside { address, reason } => {
                 format!("{address} is what others would reach, and is {reason}: change the one or the other")
+            }
+            Self::NotCompared { kubelet, why } => {
+                format!("whether kubelet {kubelet} is newer than the API server was not asked: {why}")
             }
             Self::LeftOut { what } => (*what).to_owned(),
             Self::Refreshed { path } => format!("wrote {path}"),

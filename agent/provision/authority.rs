@@ -29,7 +29,8 @@ impl NewAuthority {
     /// What extensions of the API server trust.
     pub const FRONT_PROXY: Self = Self { file: "front-proxy-ca", common_name: "kubernetes-front-proxy-ca" };
 
-    fn files(&self) -> [RootPath; 2] {
+    /// The files of its key and its certificate, in the directory of CAs.
+    pub fn files(&self) -> [RootPath; 2] {
         let root = RootPath::literal("/");
         [root.join(&format!("{}-key.pem", self.file)), root.join(&format!("{}.pem", self.file))]
     }

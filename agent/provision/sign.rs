@@ -8,6 +8,7 @@ use crate::certs::asked::{Asked, AskedError};
 use crate::certs::authority::Authority;
 use crate::certs::issue::{IssueError, Issuer};
 use crate::certs::key::{Key, KeyError};
+use crate::certs::request::Wanted;
 use crate::config::values::{BadValue, RootPath};
 use crate::engine::change::Meta;
 use crate::engine::fault::{Class, Explain, Fault};
@@ -99,11 +100,35 @@ impl Explain for SignError {
 
     fn advice(&self) -> Option<String> {
         match self {
+            Self::Asked { source: AskedError::NotANodes { .. }, .. } => Some(
+                "sign what `nodeagent certs csr` made on the node; if that is a controller or a member of etcd, say \
+                 --control-plane; for other certificates there is openssl"
+                    .to_owned(),
+            ),
             Self::Asked { source, .. } => source.advice(),
             Self::Key { source, .. } => source.advice(),
             Self::Issuer { .. } => Some("--ca and --key must be certificate and key of one CA".to_owned()),
             Self::Twice { .. } => Some("sign each node's requests into a directory of their own (--to)".to_owned()),
             Self::Issue { .. } | Self::Absent { .. } | Self::Name { .. } => None,
+        }
+    }
+}
+
+/// Whose requests are signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    /// Nodes': what a machine that runs pods may have.
+    Nodes,
+    /// Those of controllers and members of the store too, an administrator's certificate among them.
+    ControlPlane,
+}
+
+impl Whose {
+    fn wanted(self, asked: &Asked) -> Result<Wanted, AskedError> {
+        match self {
+            Self::Nodes => asked.wanted(),
+            // What else a machine is called is in the inventory, which is not here: whoever says this has looked.
+            Self::ControlPlane => asked.wanted_with(&asked.dns_names()).or_else(|_| asked.wanted_of_control_plane()),
         }
     }
 }
@@ -136,7 +161,14 @@ impl Place {
 
 /// Signs requests, each into `NAME.pem` in `to` or beside it, good for so many days. All of them are judged before the
 /// first is signed.
-pub fn sign(files: &[PathBuf], ca: &Path, key: &Path, days: u32, to: Option<&Path>) -> Result<Vec<Signed>, Fault> {
+pub fn sign(
+    files: &[PathBuf],
+    whose: Whose,
+    ca: &Path,
+    key: &Path,
+    days: u32,
+    to: Option<&Path>,
+) -> Result<Vec<Signed>, Fault> {
     let (ca, key) = (Place::of(ca)?, Place::of(key)?);
     let now = clock::now();
     let ca_path: RootPath = ca
@@ -152,7 +184,7 @@ pub fn sign(files: &[PathBuf], ca: &Path, key: &Path, days: u32, to: Option<&Pat
     for file in files {
         let place = Place::of(file)?;
         let pem = place.read()?;
-        let wanted = Asked::read(&pem).and_then(|asked| asked.wanted());
+        let wanted = Asked::read(&pem).and_then(|asked| whose.wanted(&asked));
         let wanted = wanted.map_err(|source| SignError::Asked { path: place.shown(), source })?;
         let target = file.with_extension("pem");
         let target = to.map_or(target.clone(), |dir| dir.join(target.file_name().unwrap_or_default()));

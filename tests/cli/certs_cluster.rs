@@ -34,8 +34,7 @@ const PAIRS: [(&str, &str, &[&str], &str); 14] = [
 ];
 
 /// What openssl shows of a certificate's extensions under an ECDSA key, but for usage and names.
-const COMMON: &str = "\
-  X509v3 Basic Constraints: critical
+const COMMON: &str = "  X509v3 Basic Constraints: critical
   CA:FALSE
   X509v3 Key Usage: critical
   Digital Signature
@@ -244,6 +243,67 @@ fn secrets_are_encrypted_with_the_key_that_was_brought() -> Result<()> {
     let plan = controller.run(&["plan", "-o", "json"])?;
     for said in [told.as_bytes(), &plan.stdout, &plan.stderr] {
         ensure!(!String::from_utf8_lossy(said).contains(key.trim()), "the key is told");
+    }
+    Ok(())
+}
+
+/// `certs sign` by a CA of the office's; what it printed, or what it told when it refused.
+fn sign(office: &Path, ca: &str, more: &[&str], requests: &[PathBuf]) -> Result<Result<String, String>> {
+    let mut command = Command::new(agent());
+    command.args(["certs", "sign"]).args(more).arg("--ca").arg(office.join(format!("{ca}.pem")));
+    let output = command.arg("--key").arg(office.join(format!("{ca}-key.pem"))).args(requests).output()?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Ok(if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) })
+}
+
+#[test]
+fn a_person_signs_a_controllers_requests_when_told_that_they_are() -> Result<()> {
+    let offline = "offline: { dir: /etc/kubernetes/pki/offline }";
+    let controller = Controller::new("ecdsa-p256", [offline; 3])?;
+    fs::write(
+        controller.root().join("etc/nodeagent/node.yaml"),
+        fs::read_to_string(controller.root().join("etc/nodeagent/node.yaml"))?
+            .lines()
+            // Whoever signs for nodeagent signs what it knows.
+            .filter(|line| !line.contains("metrics:") && !line.contains("web:") && !line.contains("extra:"))
+            .fold(String::new(), |text, line| text + line + "\n"),
+    )?;
+    // The CAs' keys are in an office, and never on the machine.
+    let office = scratch()?;
+    for ca in ["ca", "etcd-ca", "front-proxy-ca"] {
+        let (certificate, key) = (format!("{ca}.pem"), format!("{ca}-key.pem"));
+        fs::copy(controller.pki().join(&certificate), office.path().join(&certificate))?;
+        fs::copy(controller.pki().join(&key), office.path().join(&key))?;
+        fs::remove_file(controller.pki().join(&key))?;
+    }
+    controller.ok(&["certs", "csr"])?;
+    let dir = controller.pki().join("offline");
+    let requests = |ca: &str| -> Vec<PathBuf> {
+        let own = PAIRS.iter().filter(|(name, of, ..)| *of == ca && !["metrics", "web"].contains(name));
+        own.map(|(name, ..)| dir.join(format!("{name}.csr"))).collect()
+    };
+    let refused = sign(office.path(), "ca", &[], &requests("ca"))?.err().context("an administrator was signed")?;
+    ensure!(refused.contains("is not what a node asks for") && refused.contains("--control-plane"), "{refused}");
+    for ca in ["ca", "front-proxy-ca"] {
+        let signed = sign(office.path(), ca, &["--control-plane"], &requests(ca))?;
+        signed.map_err(anyhow::Error::msg)?;
+    }
+    // By the wrong CA: whoever carries them mixes them up.
+    sign(office.path(), "ca", &["--control-plane"], &requests("etcd-ca"))?.map_err(anyhow::Error::msg)?;
+    let output = controller.run(&["certs"])?;
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(output.status.code() == Some(4), "{output:?}");
+    ensure!(told.contains("signed by CN=kubernetes-ca, not by the key of CN=etcd-ca"), "{told}");
+    ensure!(!controller.pki().join("etcd-peer.pem").exists(), "a pair of another CA is in place");
+
+    let signed = sign(office.path(), "etcd-ca", &["--control-plane"], &requests("etcd-ca"))?;
+    let shown = signed.map_err(anyhow::Error::msg)?;
+    ensure!(shown.contains("etcd-server.pem: CN=worker-01 for c1.example.com, localhost, worker-01, 10.10.30.21, 127.0.0.1 (server auth, client auth)"), "{shown}");
+    controller.ok(&["certs"])?;
+    ensure!(fs::read_dir(&dir)?.next().is_none(), "something was left in {}", dir.display());
+    for (name, ca, ..) in PAIRS.iter().filter(|(name, ..)| !["metrics", "web"].contains(name)) {
+        let (pair, ca) = (controller.pki().join(format!("{name}.pem")), office.path().join(format!("{ca}.pem")));
+        openssl(&["verify", "-x509_strict", "-CAfile", path(&ca)?, path(&pair)?])?;
     }
     Ok(())
 }

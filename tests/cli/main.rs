@@ -6,6 +6,7 @@ mod certs_clients;
 mod certs_cluster;
 mod certs_refused;
 mod certs_renew;
+mod cloud_config;
 mod config;
 mod docs;
 mod download;

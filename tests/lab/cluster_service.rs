@@ -70,9 +70,11 @@ impl<'lab> Controller<'lab> {
                  \x20   worker-01: {{ address: {WORKER} }}\n\
                  \x20   worker-02: {{ address: 10.10.30.22 }}\n\
                  \x20   edge-01: {{ role: edge, address: 10.10.30.41 }}\n\
-                 kubernetes: {{ version: v1.20.2 }}\n\
+                 kubernetes: {{ version: v1.20.2, artifacts: {{ etcd: {{ version: v3.4.23 }} }} }}\n\
                  pki:\n  ca: /etc/kubernetes/pki/ca.pem\n\
-                 \x20 signer: {{ local: {{ key: /etc/kubernetes/pki/ca-key.pem }} }}\n"
+                 \x20 signer: {{ local: {{ key: /etc/kubernetes/pki/ca-key.pem }} }}\n\
+                 \x20 etcd:\n    ca: /etc/kubernetes/pki/etcd-ca.pem\n\
+                 \x20   signer: {{ local: {{ key: /etc/kubernetes/pki/etcd-ca-key.pem }} }}\n"
             ),
         )?;
         Ok(controller)
@@ -206,7 +208,7 @@ fn a_machines_own_requests_are_approved_and_no_others() -> Result<()> {
         let config = format!("--kubeconfig={}", lab.directory().join("control-plane/admin.conf").display());
         let nodes = ["--as-group=system:nodes", "--as-group=system:authenticated"];
         let by_stranger = [config.as_str(), "--as=system:node:stranger", nodes[0], nodes[1]];
-        let by_admin = [config.as_str()];
+        let by_somebody = [config.as_str(), "--as=somebody", "--as-group=system:bootstrappers"];
         let proxy = wanted("system:kube-proxy", None);
         let kubelet = "kube-apiserver-client-kubelet";
         let foreign = server("worker-01", &["worker-01", "kubernetes.default"], WORKER)?;
@@ -219,7 +221,7 @@ fn a_machines_own_requests_are_approved_and_no_others() -> Result<()> {
             ("foreign-address", "kubelet-serving", elsewhere, &by_node, "10.10.30.11 is not the address of worker-01"),
             ("of-another", kubelet, client("worker-02"), &by_node, "system:node:worker-01 may ask for"),
             ("stranger-proxy", "kube-apiserver-client", proxy, &by_stranger, "stranger is not in cluster.nodes"),
-            ("of-a-person", kubelet, client("worker-01"), &by_admin, "is no node, and no bootstrap token"),
+            ("of-a-person", kubelet, client("worker-01"), &by_somebody, "is no node, and no bootstrap token"),
         ];
         for (name, signer, wanted, who, _) in &table {
             ask(lab, &plane, name, signer, wanted, who).with_context(|| (*name).to_owned())?;
@@ -267,12 +269,14 @@ spec:
     metadata: { labels: { app: dns } }
     spec:
       containers:
-      - { name: dns, image: dns, resources: { limits: { cpu: 0.1 } }, ports: [{ containerPort: 53, protocol: UDP }] }
+      - { name: dns, image: dns, resources: { limits: { cpu: 0.1 } }, ports: [{ containerPort: 53, protocol: UDP }, { containerPort: 53, name: tcp }] }
       volumes: [{ name: v, configMap: { name: first, defaultMode: 0644 } }]
 ";
 const BAD: &str = "kind: ConfigMap\n---\napiVersion: example.com/v1\nkind: Thing\nmetadata: { name: x }\n---\n\
                    apiVersion: v1\nkind: ConfigMap\nmetadata: { name: in-bad-company }\n---\n\
-                   apiVersion: v1\nkind: Service\nmetadata: { name: invalid }\nspec: { ports: [{ port: 70000 }] }\n";
+                   apiVersion: v1\nkind: Service\nmetadata: { name: invalid }\nspec: { ports: [{ port: 70000 }] }\n---\n\
+                   apiVersion: v1\nkind: Pod\nmetadata: { name: mistyped }\n\
+                   spec: { containers: [{ name: a, image: [] }] }\n";
 const BROKEN: &str = "apiVersion: v1\nkind: ConfigMap\nmetadata: { name: never }\n---\nkind: [\n";
 const LAST: &str = "apiVersion: v1\nkind: ConfigMap\nmetadata: { name: last }\n";
 
@@ -297,6 +301,8 @@ fn a_fresh_cluster_gets_what_it_lacks_once() -> Result<()> {
             "addons/20-bad.yml:1: ConfigMap ?: apiVersion is missing",
             "addons/20-bad.yml:3: Thing x: the API server knows no Thing in example.com/v1",
             "addons/20-bad.yml:11: Service invalid: ",
+            "addons/20-bad.yml:16: Pod mistyped: ",
+            "image: expected string",
             "addons/30-broken.yaml:6:1: this is not YAML",
         ] {
             ensure!(told.contains(part), "{part}: {told}");
@@ -344,7 +350,7 @@ fn a_fresh_cluster_gets_what_it_lacks_once() -> Result<()> {
         service.daemon.terminate(SOON)?;
         let mut again = controller.start()?;
         again.tells("Service invalid")?;
-        again.tells("addons/10-good.yaml:1: ConfigMap first: left as it is: ")?;
+        again.tells("addons/10-good.yaml:1: ConfigMap default/first: left as it is: ")?;
         again.tells("addons/30-broken.yaml")?;
         std::thread::sleep(A_WHILE);
         let after = versions(&plane)?;
@@ -418,5 +424,47 @@ fn of_two_controllers_one_works_and_the_other_takes_over() -> Result<()> {
         println!("taken over from one that was asked to end after {took:.1?}");
         ensure!(holder()?["spec"]["leaseTransitions"] == 2, "{}", holder()?);
         Ok(())
+    })
+}
+
+/// The process whose command line has this in it, and its arguments.
+fn program(part: &str) -> Result<(nix::unistd::Pid, Vec<String>)> {
+    for entry in fs::read_dir("/proc")?.filter_map(Result::ok) {
+        let Ok(pid) = entry.file_name().to_string_lossy().parse() else { continue };
+        let line = fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
+        let args: Vec<String> = line.split_terminator('\0').map(str::to_owned).collect();
+        // Not those that only wait for it.
+        if args.first().is_some_and(|name| name.ends_with("kube-apiserver")) && line.contains(part) {
+            return Ok((nix::unistd::Pid::from_raw(pid), args));
+        }
+    }
+    anyhow::bail!("no process has {part} in its command line")
+}
+
+#[test]
+fn an_api_server_that_starts_anew_is_found_again() -> Result<()> {
+    Lab::run("cluster-anew", |lab| {
+        let plane = lab.start_control_plane()?;
+        let mut controller = Controller::new(lab)?;
+        let mut service = controller.start()?;
+        service.tells("Secret kube-system/bootstrap-token-second: made")?;
+        let (pid, args) = program(&lab.directory().display().to_string())?;
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL)?;
+        service.tells("looking after the cluster begins anew")?;
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let _again = lab.start_in_network("kube-apiserver", &args, &lab.directory().join("again.log"))?;
+        process::wait_until("the API server to be ready", SOON, || plane.kubectl(&["get", "--raw=/readyz"]))?;
+
+        let config = format!("--kubeconfig={}", lab.directory().join("control-plane/admin.conf").display());
+        let groups = ["--as-group=system:nodes", "--as-group=system:authenticated"];
+        let by_node = [config.as_str(), "--as=system:node:worker-01", groups[0], groups[1]];
+        ask(lab, &plane, "renewal", "kube-apiserver-client-kubelet", &client("worker-01"), &by_node)?;
+        service.tells("approved renewal of system:node:worker-01")?;
+        let told = service.told()?;
+        ensure!(told.lines().count() < 40, "it tells too much: {told}");
+        // No second process took the Lease, nor was it let go.
+        let lease = get(&plane, &["lease", "--namespace=kube-system", "nodeagent"])?;
+        ensure!(lease["spec"]["leaseTransitions"] == 0, "{lease}");
+        service.daemon.terminate(SOON)
     })
 }

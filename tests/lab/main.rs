@@ -6,6 +6,8 @@
 
 mod agent;
 mod bootstrap;
+mod cluster;
+mod cluster_days;
 mod cluster_service;
 mod csr;
 mod drill;

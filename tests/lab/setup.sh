@@ -37,6 +37,14 @@ need qemu-system-x86_64 qemu-system-x86
 need mkfs.ext4 e2fsprogs
 need ip iproute2
 need nsenter util-linux
+need blkid util-linux
+# Those for whom `nodeagent cloud-config` makes what it makes.
+need ignition-validate ignition
+need bsdtar libarchive-tools
+[ -x /usr/bin/python3 ] || missing="$missing python3"
+for module in yaml jsonschema jinja2 configobj requests oauthlib jsonpatch; do
+    ls -d /usr/lib/python3/dist-packages/$module* >/dev/null 2>&1 || missing="$missing python3-$module"
+done
 [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || missing="$missing debian-archive-keyring"
 [ -e /etc/ssl/certs/ca-certificates.crt ] || missing="$missing ca-certificates"
 
@@ -57,6 +65,16 @@ if [ -n "$missing" ]; then
     fi
     # shellcheck disable=SC2086 # one word per package
     DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet=2 --no-install-recommends $missing >&2
+fi
+
+# The real cloud-init, unpacked and not installed: an installed one would take this machine for a new one at its next boot.
+cloud_init=${XDG_CACHE_HOME:-$HOME/.cache}/nodeagent/tools/cloud-init
+if [ ! -d "$cloud_init" ]; then
+    say "unpacking cloud-init"
+    rm -rf "$cloud_init.new"
+    mkdir -p "$cloud_init.new"
+    (cd "$cloud_init.new" && apt-get download --quiet=2 cloud-init >&2 && dpkg-deb --extract cloud-init_*.deb .)
+    mv "$cloud_init.new" "$cloud_init"
 fi
 
 if ! command -v cargo >/dev/null; then

@@ -31,8 +31,7 @@ impl Token {
         Self::parse(bytes).ok_or_else(|| KubernetesError::TokenMalformed { path: path() })
     }
 
-    /// Reads a token, with white space around it or not.
-    pub fn parse(bytes: &[u8]) -> Option<Self> {
+    fn parse(bytes: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(bytes.trim_ascii()).ok()?;
         let (id, secret) = text.split_once('.')?;
         let part = |part: &str, length| {
@@ -47,7 +46,7 @@ impl Token {
     }
 
     /// The part that is one, with which it signs.
-    pub(crate) fn secret(&self) -> &str {
+    pub(in crate::certs) fn secret(&self) -> &str {
         &self.0[ID + 1..]
     }
 

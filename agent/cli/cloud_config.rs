@@ -1,0 +1,68 @@
+//! `nodeagent cloud-config`: from one cluster.yaml to each machine's first boot, on an operator's machine.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::output::{self, Format};
+use super::{Exit, Global};
+use crate::config::Source;
+use crate::engine::fault::Fault;
+use crate::host::root::FileError;
+use crate::host::sources;
+use crate::provision::cloud_config::{self, Made, Order};
+
+/// Arguments of `cloud-config`.
+#[derive(Args)]
+pub struct CloudConfigArgs {
+    /// The description of the cluster
+    #[arg(value_name = "cluster.yaml", required_unless_present = "schema")]
+    file: Option<PathBuf>,
+    /// The directory for what is made, and where it is found again
+    #[arg(long, value_name = "DIR", default_value = "inventory")]
+    to: PathBuf,
+    /// The directory of CAs and keys [default: pki in the directory for what is made]
+    #[arg(long, value_name = "DIR")]
+    pki: Option<PathBuf>,
+    /// Give every machine a new bootstrap token, and not only those whose token has expired
+    #[arg(long)]
+    new_tokens: bool,
+    /// Make user-data larger than metadata services take (16 KiB): for a web server or a config drive
+    #[arg(long)]
+    any_size: bool,
+    /// Print the JSON Schema of cluster.yaml instead
+    #[arg(long, exclusive = true)]
+    schema: bool,
+}
+
+/// Makes the inventory, and says what has to be brought where.
+pub fn run(args: CloudConfigArgs, global: &Global) -> Result<Exit, Fault> {
+    let Some(file) = args.file else {
+        output::json(&crate::config::cluster::json_schema());
+        return Ok(Exit::Done);
+    };
+    let name = file.display().to_string();
+    let text = sources::text(&file).map_err(|source| FileError::new("read", name.clone(), source))?;
+    let source = Source { name, text };
+    let order = Order { source, to: args.to, pki: args.pki, new_tokens: args.new_tokens, any_size: args.any_size };
+    let made = cloud_config::make(order)?;
+    match global.output {
+        Format::Json => output::json(&made),
+        Format::Text => output::print(&text_of(&made)),
+    }
+    Ok(Exit::Done)
+}
+
+fn text_of(made: &Made) -> String {
+    let mut lines: Vec<String> = made.written.iter().map(|file| format!("wrote {file}")).collect();
+    if lines.is_empty() {
+        lines.push("everything is there already".to_owned());
+    }
+    for (name, node) in made.nodes.iter().filter(|(_, node)| !node.secrets.is_empty()) {
+        lines.push(format!("{name} also needs, root's:"));
+        lines.extend(
+            node.secrets.iter().map(|secret| format!("  {} as {} ({})", secret.file, secret.path, secret.mode)),
+        );
+    }
+    lines.join("\n") + "\n"
+}

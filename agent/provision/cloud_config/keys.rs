@@ -1,0 +1,175 @@
+//! The cluster's CAs and shared keys on the operator's machine: made once, and found again.
+
+use std::path::Path;
+use std::time::SystemTime;
+
+use openssl::base64::encode_block;
+use openssl::rand::rand_bytes;
+use zeroize::Zeroizing;
+
+use crate::certs::authority::Authority;
+use crate::certs::issue::{IssueError, Issuer};
+use crate::certs::key::{Key, KeyError};
+use crate::config::cluster::Pki;
+use crate::config::settings::KeyKind;
+use crate::config::values::RootPath;
+use crate::engine::change::Meta;
+use crate::engine::fault::{Class, Explain, Fault};
+use crate::provision::authority::{self, NewAuthority};
+
+use super::store::Store;
+
+/// How many days CAs are good for: kubeadm's ten years.
+const CA_DAYS: u32 = 3650;
+
+/// Bytes of the key that Secrets are encrypted with (secretbox and AES-256 alike).
+const ENCRYPTION_KEY: usize = 32;
+
+/// A key that cannot be made or used.
+#[derive(Debug, thiserror::Error)]
+pub enum KeysError {
+    /// It is there, and not usable.
+    #[error("use {path}")]
+    Unusable {
+        /// Which file.
+        path: String,
+        /// What is wrong with it.
+        source: KeyError,
+    },
+    /// It is another CA's.
+    #[error("use {path}")]
+    OtherKey {
+        /// Which file.
+        path: String,
+        /// What is wrong with it.
+        source: IssueError,
+    },
+    /// A CA has lost one of its halves.
+    #[error("use the CA in {path}: there is no such file")]
+    Half {
+        /// The file that is missing.
+        path: String,
+    },
+    /// OpenSSL could not.
+    #[error("make {path}: {why}")]
+    Make {
+        /// Which file.
+        path: String,
+        /// Why not.
+        why: String,
+    },
+}
+
+impl Explain for KeysError {
+    fn class(&self) -> Class {
+        match self {
+            Self::Make { .. } => Class::Failed,
+            _ => Class::Usage,
+        }
+    }
+
+    fn advice(&self) -> Option<String> {
+        match self {
+            Self::Half { .. } => {
+                Some("bring certificate and key of the CA, or name another directory with --pki".to_owned())
+            }
+            Self::Unusable { source, .. } => source.advice(),
+            Self::OtherKey { .. } => Some("certificate and key must be those of one CA".to_owned()),
+            Self::Make { .. } => None,
+        }
+    }
+}
+
+/// A CA: its certificate, and its key.
+pub(super) struct Ca {
+    /// In PEM.
+    pub certificate: String,
+    /// In PEM.
+    pub key: Zeroizing<String>,
+    /// To sign with.
+    pub issuer: Issuer,
+    /// To judge with.
+    pub authority: Authority,
+}
+
+/// All that a cluster shares.
+pub(super) struct Keys {
+    /// The cluster's CA.
+    pub cluster: Ca,
+    /// Etcd's own.
+    pub etcd: Ca,
+    /// The aggregation layer's, if there is one.
+    pub front_proxy: Option<Ca>,
+    /// What service accounts' tokens are signed with, in PEM.
+    pub service_account: Zeroizing<String>,
+    /// What Secrets are encrypted with, in base64.
+    pub encryption: Option<Zeroizing<String>>,
+}
+
+impl Keys {
+    /// Finds what there is in the directory, and makes the rest.
+    pub fn find(dir: &Path, store: &mut Store, wanted: Pki, now: SystemTime) -> Result<Self, Fault> {
+        let mut ca = |new: NewAuthority| find_ca(dir, store, new, wanted.key.unwrap_or_default(), now);
+        let cluster = ca(NewAuthority::CLUSTER)?;
+        let etcd = ca(NewAuthority::ETCD)?;
+        let front_proxy = if wanted.no_aggregation { None } else { Some(ca(NewAuthority::FRONT_PROXY)?) };
+        let service_account = find_service_account(store)?;
+        let encryption = if wanted.encrypt_secrets { Some(find_encryption(store)?) } else { None };
+        Ok(Self { cluster, etcd, front_proxy, service_account, encryption })
+    }
+}
+
+fn find_ca(dir: &Path, store: &mut Store, new: NewAuthority, kind: KeyKind, now: SystemTime) -> Result<Ca, Fault> {
+    let [key_file, certificate_file] = new.files();
+    if store.read(&key_file)?.is_none() && store.read(&certificate_file)?.is_none() {
+        authority::make(dir, &[new], kind, CA_DAYS)?;
+        store.note(&key_file);
+        store.note(&certificate_file);
+    }
+    let read = |path: &RootPath| -> Result<Zeroizing<Vec<u8>>, Fault> {
+        let bytes = store.read(path)?.ok_or_else(|| KeysError::Half { path: store.display(path) })?;
+        Ok(Zeroizing::new(bytes))
+    };
+    let (certificate, secret) = (read(&certificate_file)?, read(&key_file)?);
+    let authority = Authority::read(&certificate_file, Some(&certificate), now)
+        .map_err(|error| Fault::from(error).context(format!("use {}", store.display(&certificate_file))))?;
+    let shown = store.display(&key_file);
+    let key = Key::from_pem(&secret).map_err(|source| KeysError::Unusable { path: shown.clone(), source })?;
+    let issuer = Issuer::new(&authority, key).map_err(|source| KeysError::OtherKey { path: shown, source })?;
+    // Without what else the file may hold.
+    let certificate = text(authority.pem());
+    Ok(Ca { certificate, key: Zeroizing::new(text(&secret)), issuer, authority })
+}
+
+/// RSA, as the machines make it: tokens are also checked outside of the cluster (OIDC), where not everyone knows ECDSA.
+/// The public half follows from it, and the machines write it themselves.
+fn find_service_account(store: &mut Store) -> Result<Zeroizing<String>, Fault> {
+    let path = RootPath::literal("/sa-key.pem");
+    if let Some(there) = store.read(&path)? {
+        let there = Zeroizing::new(there);
+        Key::from_pem(&there).map_err(|source| KeysError::Unusable { path: store.display(&path), source })?;
+        return Ok(Zeroizing::new(text(&there)));
+    }
+    let fail = |why: KeyError| KeysError::Make { path: store.display(&path), why: why.to_string() };
+    let made = Key::generate(KeyKind::Rsa2048).and_then(|key| key.to_pem()).map_err(fail)?;
+    store.put(&path, &made, Meta::SECRET)?;
+    Ok(Zeroizing::new(text(&made)))
+}
+
+fn find_encryption(store: &mut Store) -> Result<Zeroizing<String>, Fault> {
+    let path = RootPath::literal("/encryption-key");
+    if let Some(there) = store.read(&path)? {
+        return Ok(Zeroizing::new(text(&Zeroizing::new(there))));
+    }
+    let mut bytes = Zeroizing::new([0; ENCRYPTION_KEY]);
+    rand_bytes(&mut bytes[..])
+        .map_err(|error| KeysError::Make { path: store.display(&path), why: error.to_string() })?;
+    let made = Zeroizing::new(encode_block(&bytes[..]) + "\n");
+    store.put(&path, made.as_bytes(), Meta::SECRET)?;
+    Ok(made)
+}
+
+/// PEM and base64 are ASCII.
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}

@@ -1,0 +1,71 @@
+//! The inventory's files: written whole, and only where they differ.
+
+use std::path::Path;
+
+use crate::config::values::RootPath;
+use crate::engine::change::Meta;
+use crate::host::root::{FileError, Root};
+use crate::host::seen::Entry;
+
+/// A directory of the operator's, and what was written there.
+pub(super) struct Store {
+    root: Root,
+    written: Vec<String>,
+}
+
+impl Store {
+    /// Opens the directory, which is made if it is not there.
+    pub fn open(dir: &Path) -> Result<Self, FileError> {
+        Ok(Self { root: Root::create(dir)?, written: Vec::new() })
+    }
+
+    /// The same for a directory of secrets: one that is made is closed to others.
+    pub fn open_closed(dir: &Path) -> Result<Self, FileError> {
+        match Root::open(dir) {
+            Err(error) if error.is_absent() => {
+                let store = Self::open(dir)?;
+                store.dir(&RootPath::literal("/"), Meta::root(0o700))?;
+                Ok(store)
+            }
+            opened => Ok(Self { root: opened?, written: Vec::new() }),
+        }
+    }
+
+    /// The bytes of a file, if it is there.
+    pub fn read(&self, path: &RootPath) -> Result<Option<Vec<u8>>, FileError> {
+        self.root.read(path)
+    }
+
+    /// The path as its operator would name it.
+    pub fn display(&self, path: &RootPath) -> String {
+        self.root.display(path)
+    }
+
+    /// Writes a file unless it is there as it shall be, in a directory that is there.
+    pub fn put(&mut self, path: &RootPath, bytes: &[u8], meta: Meta) -> Result<(), FileError> {
+        if let Entry::File { bytes: Some(there), meta: now, .. } = self.root.entry(path, true)?
+            && there == bytes
+            && now.mode == meta.mode
+        {
+            return Ok(());
+        }
+        self.root.put(path, bytes, meta)?;
+        self.written.push(self.root.display(path));
+        Ok(())
+    }
+
+    /// Says that a file was written by somebody else.
+    pub fn note(&mut self, path: &RootPath) {
+        self.written.push(self.root.display(path));
+    }
+
+    /// Makes a directory, or gives one that is there the mode that it has to have.
+    pub fn dir(&self, dir: &RootPath, meta: Meta) -> Result<(), FileError> {
+        self.root.make_own_dirs(dir, meta)
+    }
+
+    /// What was written, in the order in which it was.
+    pub fn written(self) -> Vec<String> {
+        self.written
+    }
+}
