@@ -9,7 +9,7 @@ CACHE      := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/nodeagent
 THREADS    := 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo bench test lint test-unit test-lab test-power soak check-static deny fuzz fuzz-short clean-lab
+.PHONY: help setup build demo cluster lab-kubernetes bench test lint test-unit test-lab test-power soak check-static deny fuzz fuzz-short clean-lab
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -26,6 +26,14 @@ build: setup ## the static release binary
 demo: setup ## boot one node from cloud-config/worker.yaml and show what the agent did
 	cargo build --locked --profile lab --bin nodeagent --example demo --example standin
 	@$(LAB)/examples/demo $(LAB)/nodeagent
+
+cluster: build lab-kubernetes ## three machines from a cluster.yaml to pods that reach each other, with real Kubernetes
+	cargo build --locked --profile lab --example cluster --example standin
+	@$(LAB)/examples/cluster $(RELEASE)
+
+lab-kubernetes: setup ## build Kubernetes for the lab from Debian's source, where it is not built yet: once, some twelve minutes
+	cargo build --locked --profile lab --example cluster
+	@$(LAB)/examples/cluster --kubernetes
 
 bench: build ## figures beside those of other tools, by TOPICS (all)
 	cargo build --locked --profile lab --example bench --example standin

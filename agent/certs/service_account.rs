@@ -12,8 +12,8 @@ use crate::engine::fault::Fault;
 use crate::engine::resource::{CannotTell, Delta, Diff, Obtained, Resource, Seen, Thing};
 use crate::host::peers::Peers;
 
-/// What others that judge such tokens can do: most that speak OpenID Connect take RS256 alone (OpenID Connect Discovery
-/// 1.0, `id_token_signing_alg_values_supported`).
+/// What others that judge such tokens can do: most that speak `OpenID` Connect take RS256 alone (its Discovery 1.0,
+/// `id_token_signing_alg_values_supported`).
 const KIND: KeyKind = KeyKind::Rsa2048;
 
 /// The service accounts' key, and its public half beside it.

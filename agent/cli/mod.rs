@@ -17,6 +17,7 @@ mod output;
 mod plan;
 mod renew;
 mod rollback;
+mod routes;
 mod schema;
 mod wait;
 
@@ -112,6 +113,8 @@ enum Command {
     /// On a controller: approve nodes' certificates, and apply what a cluster
     /// lacks, as nodeagent-cluster.service does
     Cluster(cluster::ClusterArgs),
+    /// Keep the routes to other nodes' pods
+    Routes(routes::RoutesArgs),
     /// What etcd.service runs around a member's start
     Etcd(etcd::EtcdArgs),
     /// Pin the digests of a release in a lock file; make and check mirrors
@@ -158,6 +161,7 @@ async fn dispatch(command: Command, global: &Global, tell: &Teller) -> Result<Ex
         Command::Uninstall(args) => rollback::uninstall(args, global, tell).await,
         Command::Images(args) => images::run(args, global, tell).await,
         Command::Cluster(args) => cluster::run(args, global, tell).await,
+        Command::Routes(args) => routes::run(args, global, tell).await,
         Command::Etcd(args) => etcd::run(&args, global),
         Command::CloudConfig(args) => cloud_config::run(args, global),
         Command::Lock(args) => lock::run(args, tell).await,

@@ -563,6 +563,18 @@ impl Cidr {
         }
     }
 
+    /// Its two halves; none of a single address.
+    pub fn halves(&self) -> Option<[Self; 2]> {
+        let longest = if self.network.is_ipv4() { 32 } else { 128 };
+        let prefix = self.prefix.checked_add(1).filter(|prefix| *prefix <= longest)?;
+        let lower = Self { network: self.network, prefix };
+        let upper = match self.network {
+            IpAddr::V4(network) => IpAddr::V4((u32::from(network) | 1 << (longest - prefix)).into()),
+            IpAddr::V6(network) => IpAddr::V6((u128::from(network) | 1 << (longest - prefix)).into()),
+        };
+        Some([lower, Self { network: upper, prefix }])
+    }
+
     /// Its last address: an IPv4 network's broadcast address.
     pub fn last(&self) -> IpAddr {
         match self.network {
@@ -840,6 +852,13 @@ mod tests {
         let cidr: Cidr = "10.10.30.77/24".parse().expect("a network");
         assert_eq!(cidr.to_string(), "10.10.30.0/24");
         assert_eq!(cidr.nth(10).to_string(), "10.10.30.10");
+        assert_eq!(cidr.last().to_string(), "10.10.30.255");
+        let halves = cidr.halves().map(|halves| halves.map(|half| half.to_string()));
+        assert_eq!(halves, Some(["10.10.30.0/25", "10.10.30.128/25"].map(str::to_owned)));
+        for single in ["10.0.0.1/32", "fd00::1/128"] {
+            let single: Cidr = single.parse().expect(single);
+            assert_eq!((single.halves(), single.last()), (None, single.nth(0)));
+        }
         assert!(cidr.contains("10.10.30.255".parse().expect("an address")));
         assert!(!cidr.contains("10.10.31.0".parse().expect("an address")));
         assert!(!cidr.contains("::1".parse().expect("an address")));

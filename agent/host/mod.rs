@@ -17,6 +17,7 @@ pub mod process;
 pub mod resolve;
 pub mod retry;
 pub mod root;
+pub mod routes;
 pub mod seen;
 pub mod signals;
 pub mod sources;

@@ -106,6 +106,18 @@ pub enum Event<'a> {
         /// The file.
         path: &'a RootPath,
     },
+    /// Routes to other nodes' pods were put in place or removed.
+    RoutesChanged {
+        /// Which, as `ip route` shows them.
+        added: &'a str,
+        /// Those of nodes that are no longer listed.
+        removed: &'a str,
+    },
+    /// A route to another node's pods could not be put in place.
+    RouteRefused {
+        /// Which, and why not.
+        why: &'a str,
+    },
     /// The clock is being waited for.
     ClockAwaited {
         /// What is wrong with it.
@@ -318,6 +330,8 @@ impl Event<'_> {
             Self::NotCompared { .. } => "0b772c4261e74b659103e82f0bdc3b22",
             Self::LeftOut { .. } => "30117f62a70e471e959855807da22520",
             Self::Refreshed { .. } => "54c35e2e1eb04002be4de1f62566d108",
+            Self::RoutesChanged { .. } => "1887bd45a56d4afaae3e151cc22fa2d4",
+            Self::RouteRefused { .. } => "c3220c6152e946689287584361d5d22a",
             Self::ClockAwaited { .. } => "ae58cb729d75424bbef254015cee4fbf",
             Self::ClockUnsynchronised { .. } => "807cb8befcb74d38976a2bbc27f6242c",
             Self::Changed { .. } => "bd38940bc9eb46388dbe639a096736da",
@@ -366,6 +380,7 @@ impl Event<'_> {
             | Self::AddressNotInCertificate { .. }
             | Self::AddressInside { .. }
             | Self::LeftOut { .. }
+            | Self::RouteRefused { .. }
             | Self::ClockUnsynchronised { .. } => Level::Warning,
             Self::RunEnded { result, .. } if *result != "done" => Level::Error,
             _ => Level::Info,
@@ -403,6 +418,12 @@ impl Event<'_> {
             }
             Self::LeftOut { what } => (*what).to_owned(),
             Self::Refreshed { path } => format!("wrote {path}"),
+            Self::RoutesChanged { added, removed: "" } => format!("routes to other nodes' pods: {added}"),
+            Self::RoutesChanged { added: "", removed } => format!("routes to other nodes' pods removed: {removed}"),
+            Self::RoutesChanged { added, removed } => {
+                format!("routes to other nodes' pods: {added}; removed: {removed}")
+            }
+            Self::RouteRefused { why } => format!("{why}; do the nodes share one network, and is this one's link up?"),
             Self::ClockAwaited { why } => format!("waiting for the clock: {why}"),
             Self::ClockUnsynchronised { why } => format!("the clock may be wrong: {why}"),
             Self::Changed { id, summary, took, .. } => format!("{id}: {summary} ({})", seconds(*took)),

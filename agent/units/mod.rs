@@ -6,6 +6,7 @@
 //! Idempotent because files are compared whole and a unit that runs is not started.
 
 mod components;
+mod pod_network;
 pub mod versions;
 
 use std::collections::BTreeSet;
@@ -15,8 +16,8 @@ use self::components::{Component, ConfigFile, Node};
 use crate::config::catalogue::IMAGES_UNIT;
 use crate::config::settings::{Origin, Role, Settings, Signer};
 use crate::config::values::{RootPath, UnitName};
-use crate::engine::change::{Change, Debt, SCRATCH, Verb};
-use crate::engine::file::{ManagedFile, ManagedLink};
+use crate::engine::change::{Change, Debt, Meta, SCRATCH, Verb};
+use crate::engine::file::{ManagedDir, ManagedFile, ManagedLink};
 use crate::engine::id::{Id, Step};
 use crate::engine::resource::{CannotTell, Delta, Diff, Planned, Resource, Seen, Thing};
 use crate::engine::unitfile::UnitFile;
@@ -33,8 +34,11 @@ const NETWORK: (&str, &str) = ("nodeagent-network.service", include_str!("../../
 const RENEWAL: (&str, &str) = ("nodeagent-renew.service", include_str!("../../units/nodeagent-renew.service"));
 const RENEWAL_TIMER: (&str, &str) = ("nodeagent-renew.timer", include_str!("../../units/nodeagent-renew.timer"));
 
-/// What controllers do for the cluster.
+/// Applies what a cluster lacks, on controllers.
 const CLUSTER: (&str, &str) = ("nodeagent-cluster.service", include_str!("../../units/nodeagent-cluster.service"));
+
+/// The data directory that etcd's unit file itself makes and may write to (`StateDirectory=`).
+const ETCD_DATA: &str = "/var/lib/etcd";
 
 /// What the renewal's unit may write to.
 const RENEWED: &str = "/etc/kubernetes";
@@ -51,15 +55,50 @@ pub fn plan(settings: &Settings, facts: &Facts, identity: &Identity) -> Vec<Plan
         running.push(service(&unit, file, Vec::new(), &settings.origins.of("kubernetes.images"), &mut all));
     }
     running.push(renewal(settings, &why, &mut all));
-    for component in (Node { settings, facts, identity }).components() {
+    let node = Node { settings, facts, identity };
+    if let Some((bridge, routes)) = pod_network::plan(&node) {
+        let why = settings.origins.of("cluster.network");
+        all.push(planned("pod-network".to_owned(), &why, Vec::new(), Box::new(bridge)));
+        running.push(program(routes, &why, &mut all));
+    }
+    if settings.etcd.member {
+        all.extend(etcd_data(settings));
+    }
+    for component in node.components() {
         running.push(program(component, &why, &mut all));
     }
     if settings.role == Role::Controller {
-        running.push(service(&UnitName::literal(CLUSTER.0), CLUSTER.1, Vec::new(), &why, &mut all));
+        let unit = UnitName::literal(CLUSTER.0);
+        running.push(service(&unit, CLUSTER.1, Vec::new(), &why, &mut all));
     }
     // All starts come last and in one round, so that they are queued together.
     all.extend(running);
     all
+}
+
+/// The data directory of etcd where it is not the usual one, and the unit's right to write there.
+fn etcd_data(settings: &Settings) -> Vec<Planned> {
+    let dir = &settings.etcd.data_dir;
+    if dir.as_str() == ETCD_DATA {
+        return Vec::new();
+    }
+    let why = settings.origins.of("etcd.dataDir");
+    let made = ManagedDir { path: dir.clone(), meta: Meta::root(0o700) };
+    let text = format!("# Written by nodeagent: where etcd.dataDir is.\n[Service]\n{}", writable(dir));
+    let path = RootPath::literal(UNIT_DIR).join("etcd.service.d/80-nodeagent-data.conf");
+    let drop_in = ManagedFile::unit(path, &UnitFile::parse(&text));
+    let owes = vec![Debt::DaemonReload, Debt::Restart(UnitName::literal("etcd.service"))];
+    vec![
+        planned("etcd-data".to_owned(), &why, Vec::new(), Box::new(made)),
+        planned("etcd-data-path".to_owned(), &why, owes, Box::new(drop_in)),
+    ]
+}
+
+/// The line that lets a confined unit write to a directory: quoted, and free of specifiers (systemd.syntax(7),
+/// systemd.unit(5)).
+fn writable(dir: &RootPath) -> String {
+    let escaped = dir.as_str().replace('\\', "\\\\").replace('"', "\\\"").replace('%', "%%");
+    format!("ReadWritePaths=\"{escaped}\"\n")
 }
 
 /// Adds a program's files and its unit, and returns its start.
@@ -85,12 +124,7 @@ fn renewal(settings: &Settings, why: &Origin, all: &mut Vec<Planned>) -> Planned
     all.push(planned(RENEWAL.0.to_owned(), why, vec![Debt::DaemonReload], Box::new(unit)));
     let elsewhere = renewed_elsewhere(settings);
     if !elsewhere.is_empty() {
-        // Quoted, and free of specifiers (systemd.syntax(7), systemd.unit(5)).
-        let quoted = |dir: &RootPath| {
-            let escaped = dir.as_str().replace('\\', "\\\\").replace('"', "\\\"").replace('%', "%%");
-            format!("ReadWritePaths=\"{escaped}\"\n")
-        };
-        let lines: Vec<String> = elsewhere.iter().map(quoted).collect();
+        let lines: Vec<String> = elsewhere.iter().map(writable).collect();
         let text = format!("# Written by nodeagent: where pki says that keys are.\n[Service]\n{}", lines.concat());
         let path = RootPath::literal(UNIT_DIR).join(&format!("{}.d/90-nodeagent.conf", RENEWAL.0));
         after.push(Thing::Stat(path.clone()));

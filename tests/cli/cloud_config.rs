@@ -413,11 +413,8 @@ fn the_administrators_kubeconfig_is_signed_by_the_cluster() -> Result<()> {
     let certificate = X509::from_pem(&data(&config["users"][0]["user"]["client-certificate-data"])?)?;
     let key = openssl::pkey::PKey::private_key_from_pem(&data(&config["users"][0]["user"]["client-key-data"])?)?;
     ensure!(certificate.verify(&*ca.public_key()?)? && certificate.public_key()?.public_eq(&key), "the pair");
-    let subject: Vec<String> = certificate
-        .subject_name()
-        .entries()
-        .map(|entry| Ok(entry.data().as_utf8()?.to_string()))
-        .collect::<Result<_>>()?;
+    let subject: Vec<String> =
+        certificate.subject_name().entries().map(|entry| Ok(entry.data().to_string()?)).collect::<Result<_>>()?;
     ensure!(subject == ["system:masters", "kubernetes-admin"], "{subject:?}");
     ensure!(config["clusters"][0]["cluster"]["server"] == "https://10.10.30.11:6443", "{config}");
     ensure!(config["current-context"] == config["contexts"][0]["name"], "{config}");

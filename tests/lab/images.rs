@@ -1,43 +1,23 @@
 //! Container images: out of an archive on the mirror into the node's own containerd, and back when it lost them.
 
-use std::{fs, io::Read as _};
+use std::fs;
 
 use anyhow::{Context, Result, ensure};
 
 use crate::bootstrap::{BOOTSTRAP, bootstrapped, confined_as_documented, nothing_to_do};
-use crate::harness::{Lab, Node, SERVICES, WORKER, digest};
+use crate::harness::{
+    Lab, Node, SERVICES, WORKER, digest,
+    image::{self, Image},
+};
 
 /// The unit that imports.
 const UNIT: &str = "nodeagent-images.service";
 
-/// An image of one program, as `docker save` writes it, compressed.
+/// An image of one program, which differs by version.
 fn archive(name: &str, version: &str) -> Result<Vec<u8>> {
-    let mut program = Vec::new();
-    fs::File::open(Lab::stand_in()?)?.read_to_end(&mut program)?;
-    let mut layer = tar::Builder::new(Vec::new());
-    append(&mut layer, "program", 0o755, &program)?;
-    append(&mut layer, "version", 0o644, version.as_bytes())?;
-    let layer = layer.into_inner()?;
-    let config = serde_json::json!({
-        "architecture": "amd64",
-        "os": "linux",
-        "config": { "Entrypoint": ["/program", "--version"] },
-        "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{}", digest(&layer))] },
-    });
-    let manifest = serde_json::json!([{ "Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"] }]);
-    let packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    let mut image = tar::Builder::new(packed);
-    append(&mut image, "manifest.json", 0o644, manifest.to_string().as_bytes())?;
-    append(&mut image, "config.json", 0o644, config.to_string().as_bytes())?;
-    append(&mut image, "layer.tar", 0o644, &layer)?;
-    Ok(image.into_inner()?.finish()?)
-}
-
-fn append<W: std::io::Write>(tar: &mut tar::Builder<W>, name: &str, mode: u32, bytes: &[u8]) -> Result<()> {
-    let mut header = tar::Header::new_gnu();
-    header.set_size(bytes.len() as u64);
-    header.set_mode(mode);
-    tar.append_data(&mut header, name, bytes).with_context(|| format!("append {name}"))
+    let program = fs::read(Lab::stand_in()?)?;
+    let files: [(&str, u32, &[u8]); 2] = [("program", 0o755, &program), ("version", 0o644, version.as_bytes())];
+    image::archive(&[Image { name, entrypoint: &["/program", "--version"], files: &files }])
 }
 
 /// The names of the images that pods can use, without those by digest that containerd adds.

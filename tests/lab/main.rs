@@ -6,9 +6,12 @@
 
 mod agent;
 mod bootstrap;
+mod cluster;
+mod cluster_days;
 mod cluster_service;
 mod csr;
 mod drill;
+mod etcd;
 mod harness;
 mod images;
 mod kernel;

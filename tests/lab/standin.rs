@@ -1,5 +1,7 @@
 //! A stand-in for a node component that no package ships: it says what it was started with, reports itself ready to
 //! systemd, and answers its health check. Which component it stands for is the name that it was started by.
+//!
+//! In pods, too: `pause` holds a pod's namespaces and does nothing, and `greeter` answers with its pod's name.
 
 #![allow(clippy::disallowed_methods, reason = "a program of its own: the rules are the agent's")]
 
@@ -12,8 +14,11 @@ use std::{
         unix::net::{SocketAddr, UnixDatagram},
     },
     path::Path,
+    thread,
     time::Duration,
 };
+
+use nix::sys::signal::{SigSet, Signal};
 
 /// A client that asks for nothing is not waited for longer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -26,6 +31,16 @@ fn main() -> io::Result<()> {
         println!("{role} stand-in (not Kubernetes)");
         return Ok(());
     }
+    match role.as_str() {
+        "pause" => return until_told_to_end(),
+        "greeter" => {
+            // The threads that serve block what this one waits for.
+            told_to_end().thread_block()?;
+            thread::spawn(greet);
+            return until_told_to_end();
+        }
+        _ => (),
+    }
     println!("stand-in for {role}, started as: {}", args.join(" "));
 
     // The real components' health ports.
@@ -35,14 +50,40 @@ fn main() -> io::Result<()> {
     println!("stand-in for {role}: 127.0.0.1:{port}/healthz");
     // SIGTERM ends it by default, which systemd takes for a clean end.
     for client in listener.incoming() {
-        if let Err(error) = client.and_then(answer) {
+        if let Err(error) = client.and_then(|client| answer(client, "/healthz", "ok")) {
             eprintln!("stand-in for {role}: {error}");
         }
     }
     Ok(())
 }
 
-fn answer(mut client: TcpStream) -> io::Result<()> {
+/// What ends a program, and is ignored by the first process of a pod unless it says otherwise.
+fn told_to_end() -> SigSet {
+    [Signal::SIGTERM, Signal::SIGINT].into_iter().collect()
+}
+
+fn until_told_to_end() -> io::Result<()> {
+    let signals = told_to_end();
+    signals.thread_block()?;
+    signals.wait()?;
+    Ok(())
+}
+
+/// Who is asked by whom, to whoever asks.
+fn greet() -> io::Result<()> {
+    let name = env::var("HOSTNAME").unwrap_or_default();
+    for client in TcpListener::bind(("0.0.0.0", 8080))?.incoming() {
+        let client = client?;
+        let greeting = format!("this is {name}, asked by {}\n", client.peer_addr()?.ip());
+        if let Err(error) = answer(client, "/", &greeting) {
+            eprintln!("greeter: {error}");
+        }
+    }
+    Ok(())
+}
+
+/// Answers one request: `text` to whoever asks for `path`.
+fn answer(mut client: TcpStream, path: &str, text: &str) -> io::Result<()> {
     client.set_read_timeout(Some(PATIENCE))?;
     let mut request = String::new();
     let mut lines = BufReader::new(client.try_clone()?);
@@ -52,7 +93,8 @@ fn answer(mut client: TcpStream) -> io::Result<()> {
     while lines.read_line(&mut header)? > 2 {
         header.clear();
     }
-    let (status, body) = if request.starts_with("GET /healthz ") { ("200 OK", "ok") } else { ("404 Not Found", "") };
+    let known = request.starts_with(&format!("GET {path} "));
+    let (status, body) = if known { ("200 OK", text) } else { ("404 Not Found", "") };
     write!(client, "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len())
 }
 

@@ -182,9 +182,10 @@ impl Resolver<'_> {
             }
             return given;
         }
-        let default: Vec<HttpUrl> = match members.is_empty() {
-            true => vec![url(std::net::Ipv4Addr::LOCALHOST.into())],
-            false => members.values().copied().map(url).collect(),
+        let default: Vec<HttpUrl> = if members.is_empty() {
+            vec![url(std::net::Ipv4Addr::LOCALHOST.into())]
+        } else {
+            members.values().copied().map(url).collect()
         };
         if self.role == Role::Controller {
             if members.is_empty() && !member {

@@ -48,14 +48,15 @@ impl Resolver<'_> {
             }
         }
         let signer = self.signer("pki.signer", pki.signer);
-        let etcd = self.etcd_authority(pki.etcd, &pki.ca);
-        let front_proxy = pki.front_proxy.map(|given| {
+        let etcd = match (pki.etcd, self.role) {
+            (None, Role::Worker | Role::Edge) => signer.clone().map(|signer| CaSettings { ca: pki.ca.clone(), signer }),
+            (given, _) => self.etcd_authority(given, &pki.ca),
+        };
+        let front_proxy = pki.front_proxy.and_then(|given| {
             let why = "whoever it signs for may name any user to the API server";
             self.authority("pki.frontProxy", given, &pki.ca, why)
         });
-        let signer = signer?;
-        let etcd = etcd.unwrap_or_else(|| Some(CaSettings { ca: pki.ca.clone(), signer: signer.clone() }))?;
-        let front_proxy = front_proxy.map_or(Some(None), |given| given.map(Some))?;
+        let (signer, etcd) = (signer?, etcd?);
         let service_account_key = match (pki.service_account_key, self.role) {
             (given, Role::Controller) => {
                 self.or_default("pki.serviceAccountKey", given, dir.join(defaults::SERVICE_ACCOUNT_KEY))
@@ -78,23 +79,20 @@ impl Resolver<'_> {
     }
 
     /// The store's own CA, which is not to be the cluster's.
-    fn etcd_authority(&mut self, given: Option<Authority>, cluster: &RootPath) -> Option<Option<CaSettings>> {
+    fn etcd_authority(&mut self, given: Option<Authority>, cluster: &RootPath) -> Option<CaSettings> {
         const WHY: &str = "every node's certificate would open the store, and all Secrets with it";
-        match (given, self.role) {
-            (Some(_), Role::Worker | Role::Edge) => {
-                self.refuse("pki.etcd", format!("a {} never speaks to etcd: take it away", self.role));
-                None
-            }
-            (None, Role::Worker | Role::Edge) => None,
-            (Some(given), _) => Some(self.authority("pki.etcd", given, cluster, WHY)),
-            (None, _) => {
-                let message = format!(
-                    "is missing: etcd wants a CA of its own (`nodeagent certs ca --etcd` makes one), for with the cluster's {WHY}"
-                );
-                self.refuse("pki.etcd", message);
-                Some(None)
-            }
+        let Some(given) = given else {
+            let message = format!(
+                "is missing: etcd wants a CA of its own (`nodeagent certs ca --etcd` makes one), for with the cluster's {WHY}"
+            );
+            self.refuse("pki.etcd", message);
+            return None;
+        };
+        if matches!(self.role, Role::Worker | Role::Edge) {
+            self.refuse("pki.etcd", format!("a {} never speaks to etcd: take it away", self.role));
+            return None;
         }
+        self.authority("pki.etcd", given, cluster, WHY)
     }
 
     /// A CA besides the cluster's; `why` it must not be the same.

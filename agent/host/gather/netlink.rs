@@ -86,6 +86,11 @@ pub fn hops_towards(peer: IpAddr) -> Result<Vec<u32>, NetlinkError> {
     Ok(answers.first().map(|route| several_hops(route)).unwrap_or_default())
 }
 
+/// All routes of the kernel, each as an `rtmsg` with its attributes.
+pub(in crate::host) fn routes() -> Result<Vec<Vec<u8>>, NetlinkError> {
+    dump(&ROUTES)
+}
+
 /// What three recorded answers say: those to the requests for links, for addresses and for routes, each as the bytes
 /// that the kernel sent.
 pub fn replay(links: &[u8], addresses: &[u8], routes: &[u8]) -> Result<Network, NetlinkError> {
@@ -128,7 +133,7 @@ const BUFFER: usize = 64 * 1024;
 /// A dump that was interrupted by a change is asked for again this often.
 const TRIES: u32 = 5;
 /// How long the kernel may take for one read.
-const PATIENCE: TimeVal = TimeVal::new(5, 0);
+pub(in crate::host) const PATIENCE: TimeVal = TimeVal::new(5, 0);
 
 /// A dump: what it is called in errors, its request, the type of its answers, and the request's fixed part.
 struct Dump<'a> {
@@ -240,7 +245,7 @@ fn split_message(bytes: &[u8]) -> Option<(Message<'_>, &[u8])> {
 }
 
 /// The attributes in `bytes`: type and value. Stops at the first that is cut short.
-fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+pub(in crate::host) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     /// `NLA_F_NESTED` and `NLA_F_NET_BYTEORDER` are not part of the type.
     const TYPE: u16 = 0x3fff;
     std::iter::from_fn(move || {
@@ -252,7 +257,7 @@ fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     })
 }
 
-fn aligned(length: usize) -> usize {
+pub(in crate::host) fn aligned(length: usize) -> usize {
     length.next_multiple_of(4)
 }
 
@@ -416,10 +421,10 @@ fn via(value: &[u8]) -> Option<IpAddr> {
     ip(u8::try_from(u16_at(value, 0)?).ok()?, value.get(2..)?)
 }
 
-const INET: u8 = 2;
-const INET6: u8 = 10;
+pub(in crate::host) const INET: u8 = 2;
+pub(in crate::host) const INET6: u8 = 10;
 
-fn ip(family: u8, bytes: &[u8]) -> Option<IpAddr> {
+pub(in crate::host) fn ip(family: u8, bytes: &[u8]) -> Option<IpAddr> {
     match family {
         INET => Some(Ipv4Addr::from(<[u8; 4]>::try_from(bytes).ok()?).into()),
         INET6 => Some(Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?).into()),
@@ -436,7 +441,7 @@ fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+pub(in crate::host) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }
 

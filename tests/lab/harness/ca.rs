@@ -114,7 +114,8 @@ fn write(directory: &Path, file: &str, certificate: &X509, key: &PKey<Private>) 
     Ok(())
 }
 
-fn new_key() -> Result<PKey<Private>> {
+/// A new key of the kind that all have here.
+pub fn new_key() -> Result<PKey<Private>> {
     let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1)?;
     Ok(PKey::from_ec_key(EcKey::generate(&group)?)?)
 }

@@ -17,9 +17,11 @@
 
 mod ca;
 mod cgroup;
+pub mod cluster;
 mod control_plane;
 pub mod disk;
-mod kubernetes;
+pub mod image;
+pub mod kubernetes;
 mod mounts;
 pub mod net;
 mod node;
@@ -28,6 +30,7 @@ pub mod recording;
 pub mod release;
 mod rundir;
 mod services;
+pub mod timeline;
 mod tree;
 pub mod vm;
 
@@ -42,7 +45,8 @@ use std::{
 use anyhow::{Context, Result, anyhow, ensure};
 
 pub use self::{
-    ca::Ca,
+    ca::{Ca, new_key},
+    cluster::{Cluster, THREE},
     control_plane::ControlPlane,
     net::{CONTROLLER, SERVICES, WORKER},
     node::{COMMAND, Node, NodeSpec},
@@ -64,6 +68,7 @@ pub struct Lab {
     pub ca: Ca,
     /// SHA-256 of each program of the release.
     pub digests: Digests,
+    agent: PathBuf,
     agent_digest: String,
     cache: PathBuf,
     tree: PathBuf,
@@ -98,7 +103,8 @@ impl Lab {
             SERVICES.parse()?,
             &Site::Mirror { docroot: &docroot },
         )?;
-        Ok(Self { mirror, signer, ca, digests, agent_digest, cache, tree, cgroups, net, run })
+        let agent = agent.to_owned();
+        Ok(Self { mirror, signer, ca, digests, agent, agent_digest, cache, tree, cgroups, net, run })
     }
 
     /// Runs `test` in a lab of its own: what an error or a panic leaves behind is kept for inspection.
@@ -157,6 +163,12 @@ impl Lab {
     /// Starts a real API server, with etcd and a controller manager that approves and signs.
     pub fn start_control_plane(&self) -> Result<ControlPlane<'_>> {
         ControlPlane::start(self)
+    }
+
+    /// Has the mirror serve the real programs of Kubernetes as this version, and etcd, besides the release of stand-ins.
+    /// Returns the digest of their lock file.
+    pub fn lay_out_real(&self, version: &str) -> Result<String> {
+        release::lay_out_real(&self.cache, &self.docroot(), version)
     }
 
     /// What the mirror serves.

@@ -49,6 +49,12 @@ impl Net {
         Ok(net)
     }
 
+    /// Gives an address up, so that a node may have it.
+    pub fn give_up(&self, address: &str) -> Result<()> {
+        process::ok(&["ip", "-n", &self.name, "address", "delete", &format!("{address}/24"), "dev", BRIDGE], DEADLINE)
+            .map(drop)
+    }
+
     /// `args` prefixed by what makes a command run in this network. Not `ip netns exec`: that remounts `/sys`, and
     /// systemd-nspawn then cannot see which cgroup hierarchies there are.
     pub fn inside<S: Into<OsString> + Clone>(&self, args: &[S]) -> Vec<OsString> {

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io::{Read, Write},
-    os::fd::AsFd,
+    os::{fd::AsFd, unix::fs::PermissionsExt},
     path::{Path, PathBuf},
     process::Output,
     time::Duration,
@@ -253,6 +253,14 @@ impl Node<'_> {
         self.open(path, flags)?.write_all(bytes).with_context(|| format!("write {path} on {}", self.name))
     }
 
+    /// Writes a file with this mode, and no byte of it before.
+    pub fn write_as(&self, path: &str, bytes: &[u8], mode: u32) -> Result<()> {
+        self.write(path, b"")?;
+        let mut file = self.open(path, OFlag::O_WRONLY)?;
+        file.set_permissions(fs::Permissions::from_mode(mode)).with_context(|| format!("chmod {path}"))?;
+        file.write_all(bytes).with_context(|| format!("write {path} on {}", self.name))
+    }
+
     /// Whether there is anything at a path, a dangling link included.
     pub fn exists(&self, path: &str) -> bool {
         self.root().join(path.trim_start_matches('/')).symlink_metadata().is_ok()
@@ -291,7 +299,17 @@ impl Node<'_> {
 
     /// Shuts the node down as a person would, and waits for its end.
     pub fn power_off(&mut self) -> Result<()> {
-        self.ok(&["systemctl", "poweroff", "--no-block"])?;
+        self.begin_power_off()?;
+        self.end_power_off()
+    }
+
+    /// Asks the node to shut down.
+    pub fn begin_power_off(&self) -> Result<()> {
+        self.ok(&["systemctl", "poweroff", "--no-block"]).map(drop)
+    }
+
+    /// Waits until it has.
+    pub fn end_power_off(&mut self) -> Result<()> {
         if let Some(mut running) = self.running.take() {
             running.nspawn.wait_for_end(POWER_OFF)?;
         }

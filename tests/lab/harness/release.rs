@@ -4,21 +4,35 @@
 use std::{
     collections::BTreeMap,
     fs,
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, bail};
+use nodeagent::{
+    config::catalogue,
+    install::lock::{Lock, Locked, MirrorPath},
+};
 use tempfile::TempDir;
 
-use super::{digest, mounts, process, rundir::lock, tree::mirror};
+use super::{digest, kubernetes, mounts, process, rundir::lock, tree::mirror};
 
 /// The release that the mirror claims to be. The packaged programs are older and say so themselves.
 pub const VERSION: &str = "v1.34.2";
 
 /// Program, package that has it, and where in it.
-const PACKAGED: [(&str, &str, &str); 2] =
-    [("etcd", "etcd-server", "usr/bin/etcd"), ("kubectl", "kubernetes-client", "usr/bin/kubectl")];
+const PACKAGED: [(&str, &str, &str); 3] = [
+    ("etcd", "etcd-server", "usr/bin/etcd"),
+    ("etcdctl", "etcd-client", "usr/bin/etcdctl"),
+    ("kubectl", "kubernetes-client", "usr/bin/kubectl"),
+];
+
+/// Those of them that are in the release.
+const RELEASED: [&str; 2] = ["etcd", "kubectl"];
+
+/// What the packaged etcd says it is.
+pub const ETCD: &str = "v3.4.23";
 
 /// Programs that no package has: the stand-in answers for them, under their names.
 const STAND_INS: [&str; 2] = ["kubelet", "kube-proxy"];
@@ -34,11 +48,64 @@ pub fn lay_out(cache: &Path, docroot: &Path, stand_in: &Path) -> Result<Digests>
     fs::create_dir_all(&directory).with_context(|| format!("create {}", directory.display()))?;
     let packaged = packaged(cache)?;
     let mut digests = Digests::new();
-    let real = PACKAGED.iter().map(|(name, ..)| (*name, packaged.join(name)));
+    let real = RELEASED.iter().map(|name| (*name, packaged.join(name)));
     for (name, from) in real.chain(STAND_INS.iter().map(|name| (*name, stand_in.to_owned()))) {
         digests.insert(name.to_owned(), publish(&from, &directory.join(name))?);
     }
     Ok(digests)
+}
+
+/// Lays out real programs as the release `version`, which they are when that is [`kubernetes::VERSION`], and etcd as its
+/// maintainers pack it, with a lock file of them all at `VERSION.lock.json`. Returns the lock file's digest.
+pub fn lay_out_real(cache: &Path, docroot: &Path, version: &str) -> Result<String> {
+    const ARCH: &str = "amd64";
+    let mirror = docroot.join("release");
+    let mut lock = Lock::new(version.parse()?);
+    let mut offer = |name: &str, version: &str, path: String, from: &Path, sha256: &str| {
+        let (to, size) = (mirror.join(&path), fs::metadata(from)?.len());
+        let parent = to.parent().context("a file has a directory")?;
+        fs::create_dir_all(parent).with_context(|| format!("create {}", parent.display()))?;
+        // Served from where it is: half a gigabyte, and never written to.
+        if !to.exists() {
+            symlink(from, &to).with_context(|| format!("link {} to {}", to.display(), from.display()))?;
+        }
+        let (version, path, sha256) =
+            (version.parse()?, MirrorPath::try_from(path).map_err(Error::msg)?, sha256.parse()?);
+        let trusted = "this machine, which built it or has its package".to_owned();
+        lock.add(ARCH, name.parse()?, Locked { version, path, size, sha256, trusted });
+        Ok::<_, Error>(())
+    };
+    let programs = kubernetes::programs(cache)?;
+    for (name, sha256) in kubernetes::digests(&programs)? {
+        offer(&name, version, catalogue::kubernetes_path(version, ARCH, &name), &programs.join(&name), &sha256)?;
+    }
+    let known = catalogue::known("etcd").context("the catalogue knows etcd")?;
+    let url = catalogue::fill(known.url, ETCD).replace("{arch}", ARCH);
+    let archive = etcd_archive(cache, known)?;
+    let sha256 = digest(&fs::read(&archive).with_context(|| format!("read {}", archive.display()))?);
+    offer(known.name, ETCD, catalogue::mirror_path(known.name, ETCD, &url), &archive, &sha256)?;
+    let (bytes, file) = (lock.print(), mirror.join(format!("{version}.lock.json")));
+    fs::write(&file, &bytes).with_context(|| format!("write {}", file.display()))?;
+    Ok(digest(&bytes))
+}
+
+/// etcd's release archive, packed once.
+fn etcd_archive(cache: &Path, known: &catalogue::Known) -> Result<PathBuf> {
+    let programs = packaged(cache)?;
+    let path = programs.with_extension("etcd.tar.gz");
+    let _guard = lock(&path.with_extension("lock"))?;
+    if !path.exists() {
+        let unfinished = path.with_extension("unfinished");
+        let file = fs::File::create(&unfinished).with_context(|| format!("create {}", unfinished.display()))?;
+        let mut archive = tar::Builder::new(flate2::write::GzEncoder::new(file, flate2::Compression::fast()));
+        for (program, inside) in known.members {
+            let inside = catalogue::fill(inside, ETCD).replace("{arch}", "amd64");
+            archive.append_path_with_name(programs.join(program), inside).with_context(|| format!("pack {program}"))?;
+        }
+        archive.into_inner()?.finish()?;
+        fs::rename(&unfinished, &path).with_context(|| format!("finish {}", path.display()))?;
+    }
+    Ok(path)
 }
 
 /// Copies a program to where the mirror serves it, with its digest beside it, and returns the digest.

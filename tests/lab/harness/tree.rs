@@ -37,16 +37,21 @@ const RECIPE: Recipe = Recipe {
     suite: "bookworm",
     packages: &[
         "ca-certificates",
+        "conntrack",
         "containerd",
+        "containernetworking-plugins",
         "curl",
         "dbus",
+        "ethtool",
         "iproute2",
+        "ipset",
         "iptables",
         "kmod",
         "netbase",
         "openssl",
         "procps",
         "runc",
+        "socat",
         "strace",
         "systemd",
         "systemd-sysv",
@@ -68,7 +73,7 @@ const RECIPE: Recipe = Recipe {
         "systemd-pstore.service",
     ],
     hidden: &[("usr/lib/sysctl.d", "etc/sysctl.d"), ("usr/lib/modules-load.d", "etc/modules-load.d")],
-    enabled: &[("network-online.target", "lab-network.service")],
+    enabled: &[("network-online.target", "lab-network.service"), ("sysinit.target", "lab-machine.service")],
     files: &[
         // systemd-networkd waits for udev when /sys is writable, as the agent needs it to be; there is no udev here.
         (
@@ -87,9 +92,64 @@ const RECIPE: Recipe = Recipe {
              ExecStart=ip address replace ${ADDRESS} dev host0\n\
              ExecStart=ip link set host0 up\n\
              ExecStart=ip route replace default via ${GATEWAY}\n\
+             # No cloud answers here, and the kubelet is to learn that at once.\n\
+             ExecStart=ip route replace unreachable 169.254.169.254\n\
              \n\
              [Install]\n\
              WantedBy=network-online.target\n",
+        ),
+        // What a container lacks of a machine that runs pods.
+        (
+            "etc/systemd/system/lab-machine.service",
+            "[Unit]\n\
+             Description=The cgroups and the sysctls of this container, which stands for a machine\n\
+             ConditionVirtualization=container\n\
+             DefaultDependencies=no\n\
+             After=local-fs.target\n\
+             Before=sysinit.target\n\
+             \n\
+             [Service]\n\
+             Type=oneshot\n\
+             RemainAfterExit=yes\n\
+             ExecStart=sh -eu /usr/local/lib/lab-machine\n\
+             \n\
+             [Install]\n\
+             WantedBy=sysinit.target\n",
+        ),
+        (
+            "usr/local/lib/lab-machine",
+            "# Pods get cgroups below this node's own, in hierarchies that systemd-nspawn mounts read-only.\n\
+             while read -r _ point kind _; do\n\
+             \x20   [ \"$kind\" != cgroup ] || mount -o remount,bind,rw \"$point\"\n\
+             done </proc/self/mounts\n\
+             # The kubelet and kube-proxy set these, which are the host's kernel's for all namespaces: to them, a file.\n\
+             for key in kernel/panic kernel/panic_on_oops vm/overcommit_memory net/netfilter/nf_conntrack_max; do\n\
+             \x20   mkdir -p \"/run/lab/${key%/*}\"\n\
+             \x20   cat \"/proc/sys/$key\" >\"/run/lab/$key\"\n\
+             \x20   mount --bind \"/run/lab/$key\" \"/proc/sys/$key\"\n\
+             done\n\
+             mkdir -p /sys/module/nf_conntrack/parameters\n\
+             echo 262144 >/sys/module/nf_conntrack/parameters/hashsize\n",
+        ),
+        // kube-proxy's unit has a /proc of its own.
+        (
+            "etc/systemd/system/kube-proxy.service.d/lab.conf",
+            "[Service]\n\
+             BindPaths=-/run/lab/net/netfilter/nf_conntrack_max:/proc/sys/net/netfilter/nf_conntrack_max\n",
+        ),
+        // Debian's, and: nothing in a container may lower an OOM score, as runc does for a pod's first process; and no
+        // registry can be reached, so that the first process comes from an archive (`image.rs`).
+        (
+            "etc/containerd/config.toml",
+            "version = 2\n\
+             [plugins.\"io.containerd.grpc.v1.cri\"]\n\
+             \x20 restrict_oom_score_adj = true\n\
+             \x20 sandbox_image = \"lab.example/pause:1\"\n\
+             [plugins.\"io.containerd.grpc.v1.cri\".cni]\n\
+             \x20 bin_dir = \"/usr/lib/cni\"\n\
+             \x20 conf_dir = \"/etc/cni/net.d\"\n\
+             [plugins.\"io.containerd.internal.v1.opt\"]\n\
+             \x20 path = \"/var/lib/containerd/opt\"\n",
         ),
         // The kernel's own messages are the host's, and none of a node's business. A node that failed is read later,
         // so its journal must be on disk.

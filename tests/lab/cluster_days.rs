@@ -1,0 +1,194 @@
+//! A cluster's days after the first: requests that nobody may approve, an upgrade and its rollback, a machine that is
+//! late, and one whose address changes.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use openssl::{
+    hash::MessageDigest,
+    nid::Nid,
+    stack::Stack,
+    x509::{X509Name, X509Req, X509ReqBuilder, extension::SubjectAlternativeName},
+};
+use serde_json::{Value, json};
+
+use crate::agent::agent;
+use crate::bootstrap::{bootstrapped, nothing_to_do};
+use crate::cluster::written;
+use crate::harness::{CONTROLLER, Cluster, Lab, Node, SERVICES, THREE, cluster, kubernetes, process};
+
+/// What nothing says but the lab: the programs of [`kubernetes::VERSION`] under another number.
+const NEXT: &str = "v1.20.3";
+
+/// For the approver to have looked at what was asked.
+const JUDGED: Duration = Duration::from_secs(30);
+
+/// A request for a certificate, as it is put into a CertificateSigningRequest.
+struct Wanted<'a> {
+    name: &'a str,
+    signer: &'a str,
+    organization: Option<&'a str>,
+    common_name: &'a str,
+    address: Option<&'a str>,
+}
+
+impl Wanted<'_> {
+    fn request(&self) -> Result<X509Req> {
+        let key = crate::harness::new_key()?;
+        let mut name = X509Name::builder()?;
+        if let Some(organization) = self.organization {
+            name.append_entry_by_nid(Nid::ORGANIZATIONNAME, organization)?;
+        }
+        name.append_entry_by_nid(Nid::COMMONNAME, self.common_name)?;
+        let mut builder: X509ReqBuilder = X509Req::builder()?;
+        builder.set_subject_name(&name.build())?;
+        builder.set_pubkey(&key)?;
+        if let Some(address) = self.address {
+            let mut extensions = Stack::new()?;
+            extensions.push(SubjectAlternativeName::new().ip(address).build(&builder.x509v3_context(None))?)?;
+            builder.add_extensions(&extensions)?;
+        }
+        builder.sign(&key, MessageDigest::sha256())?;
+        Ok(builder.build())
+    }
+
+    fn object(&self) -> Result<Value> {
+        let serving = self.signer == "kubelet-serving";
+        let usage = if serving { "server auth" } else { "client auth" };
+        Ok(json!({
+            "apiVersion": "certificates.k8s.io/v1",
+            "kind": "CertificateSigningRequest",
+            "metadata": { "name": self.name },
+            "spec": {
+                "request": openssl::base64::encode_block(&self.request()?.to_pem()?),
+                "signerName": format!("kubernetes.io/{}", self.signer),
+                // What Kubernetes 1.20 wants of a serving certificate, whatever the key.
+                "usages": ["digital signature", "key encipherment", usage],
+            },
+        }))
+    }
+}
+
+/// Asks from a machine, as whoever the arguments say.
+fn ask(node: &Node<'_>, wanted: &Wanted<'_>, who: &[&str]) -> Result<()> {
+    let file = format!("/root/{}.json", wanted.name);
+    node.write(&file, wanted.object()?.to_string().as_bytes())?;
+    node.ok(&[&["kubectl"], who, &["create", "-f", &file]].concat()).map(drop)
+}
+
+/// The conditions of a request, by type.
+fn conditions(cluster: &Cluster<'_>, request: &str) -> Result<Vec<String>> {
+    let request = cluster.get(&["csr", request])?;
+    let all = request["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    Ok(all.iter().filter_map(|condition| condition["type"].as_str().map(str::to_owned)).collect())
+}
+
+/// What no node and no holder of a token may get is left to a person, and only what a node may have is approved.
+fn judged(cluster: &Cluster<'_>, token_of_the_late: &str) -> Result<()> {
+    const NODE: [&str; 1] = ["--kubeconfig=/etc/kubernetes/kubelet.conf"];
+    let worker = cluster.node("worker-1")?;
+    let serving = |name, address| Wanted {
+        name,
+        signer: "kubelet-serving",
+        organization: Some("system:nodes"),
+        common_name: "system:node:worker-1",
+        address: Some(address),
+    };
+    let token = [format!("--token={token_of_the_late}"), format!("--server=https://{CONTROLLER}:6443")];
+    let token = [&token[0], &token[1], "--certificate-authority=/etc/kubernetes/pki/ca.pem"];
+    let another_node = Wanted {
+        name: "another-nodes-name",
+        signer: "kube-apiserver-client-kubelet",
+        organization: Some("system:nodes"),
+        common_name: "system:node:controller-1",
+        address: None,
+    };
+    ask(worker, &another_node, &token)?;
+    ask(worker, &serving("another-nodes-address", CONTROLLER), &NODE)?;
+    let another_user = Wanted {
+        name: "another-user",
+        signer: "kube-apiserver-client",
+        organization: None,
+        common_name: "system:kube-controller-manager",
+        address: None,
+    };
+    ask(worker, &another_user, &NODE)?;
+    // Last, so that the others were looked at before.
+    ask(worker, &serving("its-own-address", "10.10.30.21"), &NODE)?;
+    process::wait_until("the right request to be approved", JUDGED, || {
+        let conditions = conditions(cluster, "its-own-address")?;
+        ensure!(conditions == ["Approved"], "it is {conditions:?}");
+        Ok(())
+    })?;
+    let journal =
+        cluster.node("controller-1")?.ok(&["journalctl", "--no-pager", "--unit=nodeagent-cluster.service"])?;
+    for name in ["another-nodes-name", "another-nodes-address", "another-user"] {
+        ensure!(conditions(cluster, name)?.is_empty(), "{name} has an answer");
+        ensure!(journal.matches(&format!("left {name} of ")).count() == 1, "{name} is not told of, once:\n{journal}");
+    }
+    Ok(())
+}
+
+/// The container of a machine's greeter, and how often it was started again.
+fn container(cluster: &Cluster<'_>, machine: &str) -> Result<Value> {
+    let pod = cluster.get(&["pod", &cluster::greeter(machine)])?;
+    let status = &pod["status"]["containerStatuses"][0];
+    ensure!(status["containerID"].is_string(), "it has no container: {pod}");
+    Ok(json!([status["containerID"], status["restartCount"]]))
+}
+
+/// One line, and a worker runs another version; `rollback`, and it runs the one before. Its pod notices neither.
+fn upgraded_and_rolled_back(lab: &Lab, cluster: &Cluster<'_>) -> Result<()> {
+    let node = cluster.node("worker-1")?;
+    let kubelet = || node.ok(&["readlink", "/opt/bin/kubelet"]);
+    let runs = |version: &str| -> Result<()> {
+        ensure!(kubelet()?.contains(&format!("/{version}/")), "the kubelet is {}", kubelet()?);
+        let pid = node.property("kubelet.service", "MainPID")?;
+        let exe = node.ok(&["readlink", &format!("/proc/{pid}/exe")])?;
+        ensure!(exe.contains(&format!("/{version}/")), "the kubelet that runs is {exe}");
+        cluster.wait_for_heartbeat("worker-1")
+    };
+    runs(kubernetes::VERSION)?;
+    let before = container(cluster, "worker-1")?;
+    let lock = lab.lay_out_real(NEXT)?;
+    let line = format!(
+        "kubernetes: {{ version: {NEXT}, lock: {{ url: 'http://{SERVICES}/release/{NEXT}.lock.json', sha256: {lock} }} }}\n"
+    );
+    node.write("/etc/nodeagent/node.d/10-version.yaml", line.as_bytes())?;
+    let (code, _, told) = agent(node, &["bootstrap"])?;
+    ensure!(code == 0, "{told}");
+    runs(NEXT)?;
+    nothing_to_do(node)?;
+    ensure!(container(cluster, "worker-1")? == before, "the upgrade touched the pod");
+
+    let (code, undone, told) = agent(node, &["rollback"])?;
+    ensure!(code == 0, "{undone}{told}");
+    runs(kubernetes::VERSION)?;
+    ensure!(container(cluster, "worker-1")? == before, "the rollback touched the pod");
+    Ok(())
+}
+
+#[test]
+fn the_days_after() -> Result<()> {
+    Lab::run("days", |lab| {
+        let mut cluster = Cluster::new(lab, &cluster::yaml(lab, &THREE)?, &THREE)?;
+        let early = ["controller-1", "worker-1"];
+        cluster.power_on(&early)?;
+        cluster.wait_until_ready(&early)?;
+        cluster.pods_reach_each_other(&["worker-1"])?;
+        for name in early {
+            bootstrapped(cluster.node(name)?)?;
+        }
+        judged(&cluster, &cluster.token("worker-2")?)?;
+        upgraded_and_rolled_back(lab, &cluster)?;
+
+        // The last of the inventory comes, and nothing changes on the others.
+        let before = early.iter().map(|name| written(cluster.node(name)?)).collect::<Result<Vec<_>>>()?;
+        cluster.power_on(&["worker-2"])?;
+        cluster.wait_until_ready(&["worker-2"])?;
+        cluster.pods_reach_each_other(&["worker-1", "worker-2"])?;
+        let after = early.iter().map(|name| written(cluster.node(name)?)).collect::<Result<Vec<_>>>()?;
+        ensure!(before == after, "{before:#?}\n{after:#?}");
+        Ok(())
+    })
+}
