@@ -130,6 +130,12 @@ impl<'lab> Cluster<'lab> {
         Ok(node)
     }
 
+    /// A machine's configuration, as it was made last.
+    pub fn node_yaml(&self, name: &str) -> Result<Vec<u8>> {
+        let file = self.inventory.join(name).join("node.yaml");
+        fs::read(&file).with_context(|| format!("read {}", file.display()))
+    }
+
     /// The bootstrap token that was made for a machine.
     pub fn token(&self, name: &str) -> Result<String> {
         let file = self.inventory.join("bootstrap-tokens.yaml");
