@@ -176,9 +176,14 @@ impl<'lab> Cluster<'lab> {
 
     /// Runs kubectl on the operator's machine as an administrator, and returns what it printed.
     pub fn kubectl(&self, args: &[&str]) -> Result<String> {
+        self.kubectl_by(&self.kubectl, args)
+    }
+
+    /// The same, by a kubectl of the caller's.
+    pub fn kubectl_by(&self, kubectl: &Path, args: &[&str]) -> Result<String> {
         let config = format!("--kubeconfig={}", self.inventory.join("admin.conf").display());
         let home = format!("HOME={}", self.directory.display());
-        let kubectl = self.kubectl.to_str().context("a path in UTF-8")?;
+        let kubectl = kubectl.to_str().context("a path in UTF-8")?;
         let command = ["env", "--ignore-environment", &home, kubectl, &config];
         process::ok(&self.lab.net().inside(&[&command[..], args].concat()), OPERATOR)
     }
