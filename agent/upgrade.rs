@@ -244,6 +244,7 @@ fn judge(replacement: &Replacement, identity: &Identity, url: &HttpUrl, answers:
 
 /// What is left to drain: as `kubectl drain --ignore-daemonsets` sees it.
 fn undrained(node: &Value, pods: &Value) -> Option<String> {
+    const SHOWN: usize = 5;
     if node["spec"]["unschedulable"] != true {
         return Some("new pods may still come".to_owned());
     }
@@ -259,7 +260,6 @@ fn undrained(node: &Value, pods: &Value) -> Option<String> {
         let part = |name: &str| pod["metadata"][name].as_str().unwrap_or("?").to_owned();
         format!("{}/{}", part("namespace"), part("name"))
     };
-    const SHOWN: usize = 5;
     let left: Vec<String> = pods["items"].as_array().into_iter().flatten().filter(|pod| stays(pod)).map(name).collect();
     let more = if left.len() > SHOWN { format!(" and {} more", left.len() - SHOWN) } else { String::new() };
     let shown = left.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
@@ -290,6 +290,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::engine::change::Meta;
 
     fn version(text: &str) -> Version {
         text.parse().expect("a version")
@@ -350,7 +351,7 @@ mod tests {
         let mut settings = Settings::sample();
         let wanted = kubelet(&settings, &root).expect("looked at");
         assert_eq!(wanted, Some(Replacement { from: None, to: version("v1.34.2") }));
-        std::fs::create_dir_all(tree.path().join("opt/bin")).expect("a directory");
+        root.make_own_dirs(&RootPath::literal(BIN), Meta::PROGRAM).expect("a directory");
         symlink("/opt/nodeagent/releases/kubelet/v1.33.1/bin/kubelet", tree.path().join("opt/bin/kubelet"))
             .expect("a link");
         let wanted = kubelet(&settings, &root).expect("looked at").expect("another one");
@@ -365,7 +366,7 @@ mod tests {
     fn what_has_stored_something_is_not_replaced_by_an_older_minor_release() {
         let tree = tempfile::tempdir().expect("a directory");
         let root = Root::open(tree.path()).expect("a root");
-        std::fs::create_dir_all(tree.path().join("opt/bin")).expect("a directory");
+        root.make_own_dirs(&RootPath::literal(BIN), Meta::PROGRAM).expect("a directory");
         let link = |program: &str, version: &str| format!("/opt/nodeagent/releases/{program}/{version}/bin/{program}");
         for program in ["etcd", "kube-apiserver", "kubelet"] {
             symlink(link(program, "v1.20.2"), tree.path().join("opt/bin").join(program)).expect("a link");

@@ -175,7 +175,7 @@ impl Cluster {
             cluster.extend(self.entry(&[key]).map(|entry| (key.to_owned(), entry.clone())));
         }
         cluster.insert("nodes".to_owned(), self.inventory(pods));
-        let kubernetes = self.entry(&["kubernetes"]).map(|entry| ("kubernetes".to_owned(), entry.clone()));
+        let kubernetes = self.entry(&["kubernetes"]).map(|entry| ("kubernetes".to_owned(), of_role(entry, role)));
         let given = kubernetes.into_iter().chain([("cluster".to_owned(), entry(here, map_node(here, cluster)))]);
         tree = merge(tree, map_node(here, given.collect()));
 
@@ -251,6 +251,25 @@ impl Cluster {
         let first = child(&self.tree, first)?;
         rest.iter().try_fold(first, |entry, name| child(&entry.node, name)).filter(|entry| !entry.node.is_null())
     }
+}
+
+/// What of the cluster's `kubernetes` a machine of this role has a use for: a store runs no containers, and only the store
+/// and controllers run etcd.
+fn of_role(kubernetes: &Entry, role: Role) -> Entry {
+    const STORE: &str = "etcd";
+    let mut entry = kubernetes.clone();
+    let Value::Map(map) = &mut entry.node.value else { return entry };
+    if role == Role::Etcd {
+        map.remove("images");
+    }
+    if let Some(Value::Map(artifacts)) = map.get_mut("artifacts").map(|entry| &mut entry.node.value) {
+        artifacts.retain(|name, _| match role {
+            Role::Controller => true,
+            Role::Etcd => name == STORE,
+            Role::Worker | Role::Edge => name != STORE,
+        });
+    }
+    entry
 }
 
 /// The default of `name`: kubeadm's `clusterName`.

@@ -500,6 +500,10 @@ fn what_does_not_go_together_in_a_cluster() {
         ("role: worker", "a worker never speaks to etcd"),
         ("{ role: worker, pki: { encryptionKey: /k } }", "is for controllers alone"),
         ("{ role: etcd, etcd: { member: false } }", "a member is all that"),
+        (
+            "{ role: etcd, kubernetes: { images: { x: { url: 'http://m/x', sha256: aaaa1111aaaa1111aaaa1111aaaa1111aaaa1111aaaa1111aaaa1111aaaa1111 } } } }",
+            "no container runs on a node of role etcd",
+        ),
     ];
     for (drop_in, message) in table {
         let errors = controller_with(drop_in).err().unwrap_or_else(|| panic!("{drop_in}: accepted")).to_string();

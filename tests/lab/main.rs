@@ -11,6 +11,7 @@ mod cluster_days;
 mod cluster_service;
 mod csr;
 mod drill;
+mod etcd;
 mod harness;
 mod images;
 mod kernel;

@@ -45,6 +45,10 @@ impl Resolver<'_> {
         });
         let artifacts: BTreeMap<_, _> = artifacts.collect();
         self.no_link_twice(&artifacts);
+        if !self.role.runs_pods() && !kubernetes.images.is_empty() {
+            let message = format!("no container runs on a node of role {}: take them away", self.role);
+            self.refuse("kubernetes.images", message);
+        }
         let images = kubernetes.images.into_iter().map(|(name, given)| {
             let settings = self.image(&name, given);
             (name, settings)

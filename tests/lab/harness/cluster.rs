@@ -60,13 +60,9 @@ pub fn yaml(lab: &Lab, machines: &[Machine]) -> Result<String> {
     let lock = lab.lay_out_real(VERSION)?;
     let pods = image::of_pods(&fs::read(stand_in(&lab.agent)?).context("read the stand-in")?)?;
     fs::write(lab.docroot().join(PODS), &pods).context("write the pods' images")?;
-    let controller = format!(", config: {{ kubernetes: {{ artifacts: {{ etcd: {{ version: {ETCD} }} }} }} }}");
     let nodes: String = machines
         .iter()
-        .map(|Machine { name, role, address }| {
-            let own = if *role == "controller" { controller.as_str() } else { "" };
-            format!("  {name}: {{ role: {role}, address: {address}{own} }}\n")
-        })
+        .map(|Machine { name, role, address }| format!("  {name}: {{ role: {role}, address: {address} }}\n"))
         .collect();
     Ok(format!(
         "apiVersion: nodeagent.io/v1alpha1\n\
@@ -79,6 +75,7 @@ pub fn yaml(lab: &Lab, machines: &[Machine]) -> Result<String> {
          \x20 version: {VERSION}\n\
          \x20 mirrors: [http://{SERVICES}/release]\n\
          \x20 lock: {{ url: http://{SERVICES}/release/{VERSION}.lock.json, sha256: {lock} }}\n\
+         \x20 artifacts: {{ etcd: {{ version: {ETCD} }} }}\n\
          \x20 images: {{ pods: {{ url: http://{SERVICES}/{PODS}, sha256: {pods} }} }}\n\
          nodes:\n{nodes}",
         agent = lab.agent_digest,

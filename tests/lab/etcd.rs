@@ -1,0 +1,138 @@
+//! A store of two machines, by what `nodeagent cloud-config` makes of it: real etcd, whose members and clients must show a
+//! certificate of its own CA, and which never begins anew where its data is gone.
+
+use std::{fs, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use openssl::base64::decode_block;
+use serde_json::Value;
+
+use crate::agent::agent;
+use crate::bootstrap::{bootstrapped, nothing_to_do};
+use crate::harness::{
+    CONTROLLER, Cluster, Lab, Node,
+    cluster::{self, Machine},
+};
+
+const FIRST: &str = "10.10.30.31";
+const SECOND: &str = "10.10.30.32";
+
+const MACHINES: [Machine; 2] = [
+    Machine { name: "etcd-1", role: "etcd", address: FIRST },
+    Machine { name: "etcd-2", role: "etcd", address: SECOND },
+];
+
+/// For both members to have found each other.
+const HEALTHY: Duration = Duration::from_mins(3);
+
+const PKI: &str = "/etc/kubernetes/pki";
+
+/// The arguments of a pair in `pki.dir`, or of a file elsewhere.
+fn pair(file: &str) -> [String; 2] {
+    let path = if file.starts_with('/') { file.to_owned() } else { format!("{PKI}/{file}") };
+    [format!("--cert={path}"), format!("--key={path}")]
+}
+
+/// Runs etcdctl against both members, as whoever has this pair.
+fn etcdctl(node: &Node<'_>, pair: &[String], args: &[&str]) -> Result<String> {
+    let endpoints = format!("--endpoints=https://{FIRST}:2379,https://{SECOND}:2379");
+    let ca = format!("--cacert={PKI}/etcd-ca.pem");
+    let login: Vec<&str> = pair.iter().map(String::as_str).collect();
+    let limits = ["--dial-timeout=3s", "--command-timeout=5s"];
+    node.ok(&[&["env", "ETCDCTL_API=3", "/opt/bin/etcdctl", &endpoints, &ca], &limits[..], &login, args].concat())
+}
+
+/// What curl says of a peer's port.
+fn peer(node: &Node<'_>, address: &str, pair: Option<&str>) -> Result<String> {
+    let url = format!("https://{address}:2380/members");
+    let mut command = vec!["curl", "--silent", "--show-error", "--fail", "--max-time", "5", "--cacert"];
+    let ca = format!("{PKI}/etcd-ca.pem");
+    command.push(&ca);
+    let file = pair.map(|pair| format!("{PKI}/{pair}"));
+    if let Some(file) = &file {
+        command.extend(["--cert", file, "--key", file]);
+    }
+    command.push(&url);
+    node.ok(&command)
+}
+
+/// An administrator of the whole cluster, by the cluster's CA, whom the store does not know.
+fn an_administrator_of_kubernetes(lab: &Lab, node: &Node<'_>) -> Result<[String; 2]> {
+    let config = fs::read(lab.directory().join("operator/inventory/admin.conf")).context("read admin.conf")?;
+    let config: Value = serde_json::from_slice(&config).context("admin.conf is JSON")?;
+    let user = &config["users"][0]["user"];
+    let part = |name: &str| decode_block(user[name].as_str().unwrap_or_default()).context("base64");
+    let both = [part("client-certificate-data")?, part("client-key-data")?].concat();
+    ensure!(both.len() > 500, "there is no pair in {user}");
+    node.write_as("/root/administrator.pem", &both, 0o600)?;
+    Ok(pair("/root/administrator.pem"))
+}
+
+fn serial(node: &Node<'_>) -> Result<String> {
+    let server = format!("{PKI}/etcd-server.pem");
+    let connect = format!("{FIRST}:2379");
+    let script = ["openssl", "s_client", "-connect", &connect, "-cert", &server, "-key", &server];
+    let shown = node.run(&[&["timeout", "5"], &script[..]].concat())?;
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    let from = shown.find("-----BEGIN CERTIFICATE-----").with_context(|| format!("no certificate: {shown}"))?;
+    node.write("/root/served.pem", &shown.as_bytes()[from..])?;
+    node.ok(&["openssl", "x509", "-in", "/root/served.pem", "-noout", "-serial"])
+}
+
+#[test]
+fn members_and_clients_show_certificates_of_the_stores_own_ca() -> Result<()> {
+    Lab::run("etcd", |lab| {
+        // The controller is listed, and never booted.
+        let controller = [Machine { name: "controller-1", role: "controller", address: CONTROLLER }];
+        let yaml = cluster::yaml(lab, &[&MACHINES[..], &controller].concat())?;
+        let mut cluster = Cluster::new(lab, &yaml, &MACHINES)?;
+        cluster.power_on(&["etcd-1", "etcd-2"])?;
+        let (first, second) = (cluster.node("etcd-1")?, cluster.node("etcd-2")?);
+        let server = pair("etcd-server.pem");
+        first.wait_until("both members to be healthy", HEALTHY, |node| {
+            etcdctl(node, &server, &["endpoint", "health"])
+        })?;
+        for node in [first, second] {
+            bootstrapped(node)?;
+            nothing_to_do(node)?;
+            ensure!(!node.exists("/opt/bin/kubelet"), "a store runs no pods");
+        }
+
+        // What one has, the other has: they talk, and only members do.
+        etcdctl(first, &server, &["put", "greeting", "hello"])?;
+        ensure!(etcdctl(second, &server, &["get", "--print-value-only", "greeting"])?.trim() == "hello");
+        ensure!(peer(first, SECOND, Some("etcd-peer.pem"))?.contains(SECOND));
+        let nobody = peer(first, SECOND, None).err().context("a peer without a certificate was let in")?;
+        ensure!(format!("{nobody:#}").contains("alert"), "{nobody:#}");
+
+        // Clients: without a certificate, and with one that Kubernetes would give everything to.
+        ensure!(etcdctl(first, &[], &["get", "greeting"]).is_err(), "a client without a certificate was let in");
+        let administrator = an_administrator_of_kubernetes(lab, first)?;
+        ensure!(etcdctl(first, &administrator, &["get", "greeting"]).is_err(), "another CA's client was let in");
+        ensure!(etcdctl(first, &server, &["get", "greeting"]).is_ok(), "the store is still there");
+
+        // A new pair is served without a restart.
+        let (before, run) = (serial(first)?, first.property("etcd.service", "InvocationID")?);
+        first.ok(&["rm", &format!("{PKI}/etcd-server.pem")])?;
+        let (code, _, told) = agent(first, &["certs"])?;
+        ensure!(code == 0, "{told}");
+        ensure!(serial(first)? != before, "the old certificate is still served");
+        ensure!(first.property("etcd.service", "InvocationID")? == run, "etcd was restarted");
+
+        // A former member without its data does not begin a new, empty cluster.
+        second.ok(&["systemctl", "stop", "etcd.service"])?;
+        second.ok(&["mv", "/var/lib/etcd/member", "/var/lib/member-away"])?;
+        ensure!(second.run(&["systemctl", "start", "etcd.service"])?.status.code() != Some(0), "it was started");
+        let said = second.ok(&["journalctl", "--no-pager", "--unit=etcd.service", "--lines=40", "--output=cat"])?;
+        ensure!(
+            said.contains("it holds no data of etcd, but a member of the cluster was ready on this node"),
+            "{said}"
+        );
+        second.ok(&["systemctl", "stop", "etcd.service"])?;
+        second.ok(&["mv", "/var/lib/member-away", "/var/lib/etcd/member"])?;
+        second.ok(&["systemctl", "start", "etcd.service"])?;
+        second
+            .wait_until("the member to come back", HEALTHY, |node| etcdctl(node, &server, &["endpoint", "health"]))?;
+        Ok(())
+    })
+}
