@@ -1,17 +1,31 @@
 //! Whole clusters, from an operator's `cluster.yaml`: real Kubernetes, etcd and containerd on real nodes.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fs};
 
 use anyhow::{Context, Result, ensure};
 
 use crate::bootstrap::{bootstrapped, nothing_to_do};
-use crate::harness::{Cluster, Lab, Node, THREE, cluster, timeline};
+use crate::harness::{Cluster, Lab, Node, THREE, cluster, release, timeline};
 
 /// All of [`THREE`].
 const ALL: [&str; 3] = ["controller-1", "worker-1", "worker-2"];
 
 /// The workers of them.
 const WORKERS: [&str; 2] = ["worker-1", "worker-2"];
+
+/// The kubeconfigs, of the administrator and of a node, in the hands of a kubectl of this decade.
+fn kubeconfigs_serve_a_new_kubectl(cluster: &Cluster<'_>) -> Result<()> {
+    let kubectl = release::new_kubectl()?;
+    let said = cluster.kubectl_by(&kubectl, &["version"])?;
+    ensure!(said.contains("Client Version: v1.32.") && said.contains("Server Version: v1.20."), "{said}");
+    let said = cluster.kubectl_by(&kubectl, &["get", "nodes", "--output=name"])?;
+    ensure!(said.lines().count() == ALL.len(), "{said}");
+    let worker = cluster.node("worker-1")?;
+    worker.write_as("/root/kubectl", &fs::read(&kubectl)?, 0o755)?;
+    let as_node = ["/root/kubectl", "--kubeconfig=/etc/kubernetes/kubelet.conf", "get", "node", "worker-1"];
+    ensure!(worker.ok(&as_node)?.contains(" Ready "), "the node does not see itself");
+    Ok(())
+}
 
 /// What the agent wrote on a machine: each file's digest, each link's end.
 pub fn written(node: &Node<'_>) -> Result<BTreeMap<String, String>> {
@@ -30,6 +44,7 @@ fn three_machines_become_a_cluster_and_come_back_unchanged() -> Result<()> {
         let ready = cluster.wait_until_ready(&ALL)?;
         cluster.pods_reach_each_other(&WORKERS)?;
         eprintln!("{}", timeline::table(&cluster, &ready)?);
+        kubeconfigs_serve_a_new_kubectl(&cluster)?;
 
         let mut before = Vec::new();
         for name in ALL {

@@ -168,6 +168,41 @@ fn upgraded_and_rolled_back(lab: &Lab, cluster: &Cluster<'_>) -> Result<()> {
     Ok(())
 }
 
+/// A machine gets another address: the operator says so in `cluster.yaml` and carries the new configurations; the machine
+/// renews what its old address is in, and is reached at the new one.
+fn moved(lab: &Lab, cluster: &mut Cluster<'_>) -> Result<()> {
+    const TO: &str = "10.10.30.32";
+    let [controller, stays, mut moves] = THREE;
+    moves.address = TO;
+    cluster.cloud_config(&cluster::yaml(lab, &[controller, stays, moves])?)?;
+    cluster.power_off(&[moves.name])?;
+    cluster.node(moves.name)?.readdress(TO)?;
+    for name in [controller.name, stays.name, moves.name] {
+        let node = cluster.node(name)?;
+        node.write("/etc/nodeagent/node.yaml", &cluster.node_yaml(name)?)?;
+        if name != moves.name {
+            let (code, _, told) = agent(node, &["bootstrap"])?;
+            ensure!(code == 0, "{name}: {told}");
+        }
+    }
+    cluster.power_on(&[moves.name])?;
+    cluster.wait_until_ready(&[moves.name])?;
+    bootstrapped(cluster.node(moves.name)?)?;
+    nothing_to_do(cluster.node(moves.name)?)?;
+    let addresses = cluster.get(&["node", moves.name])?["status"]["addresses"].to_string();
+    ensure!(addresses.contains(TO), "its addresses are {addresses}");
+    cluster.pods_reach_each_other(&[stays.name, moves.name])?;
+    // The API server speaks to its kubelet at the new address, and looks at its certificate.
+    runs_commands(cluster, moves.name)
+}
+
+/// A command in a machine's pod, by way of the API server and the kubelet.
+fn runs_commands(cluster: &Cluster<'_>, machine: &str) -> Result<()> {
+    let said = cluster.kubectl(&["exec", &cluster::greeter(machine), "--", "/greeter", "--version"])?;
+    ensure!(said.starts_with("greeter stand-in"), "it said: {said}");
+    Ok(())
+}
+
 #[test]
 fn the_days_after() -> Result<()> {
     Lab::run("days", |lab| {
@@ -189,6 +224,7 @@ fn the_days_after() -> Result<()> {
         cluster.pods_reach_each_other(&["worker-1", "worker-2"])?;
         let after = early.iter().map(|name| written(cluster.node(name)?)).collect::<Result<Vec<_>>>()?;
         ensure!(before == after, "{before:#?}\n{after:#?}");
-        Ok(())
+        runs_commands(&cluster, "worker-2")?;
+        moved(lab, &mut cluster)
     })
 }

@@ -127,6 +127,12 @@ impl<'lab> Cluster<'lab> {
         Ok(node)
     }
 
+    /// A machine's configuration, as it was made last.
+    pub fn node_yaml(&self, name: &str) -> Result<Vec<u8>> {
+        let file = self.inventory.join(name).join("node.yaml");
+        fs::read(&file).with_context(|| format!("read {}", file.display()))
+    }
+
     /// The bootstrap token that was made for a machine.
     pub fn token(&self, name: &str) -> Result<String> {
         let file = self.inventory.join("bootstrap-tokens.yaml");
@@ -167,9 +173,14 @@ impl<'lab> Cluster<'lab> {
 
     /// Runs kubectl on the operator's machine as an administrator, and returns what it printed.
     pub fn kubectl(&self, args: &[&str]) -> Result<String> {
+        self.kubectl_by(&self.kubectl, args)
+    }
+
+    /// The same, by a kubectl of the caller's.
+    pub fn kubectl_by(&self, kubectl: &Path, args: &[&str]) -> Result<String> {
         let config = format!("--kubeconfig={}", self.inventory.join("admin.conf").display());
         let home = format!("HOME={}", self.directory.display());
-        let kubectl = self.kubectl.to_str().context("a path in UTF-8")?;
+        let kubectl = kubectl.to_str().context("a path in UTF-8")?;
         let command = ["env", "--ignore-environment", &home, kubectl, &config];
         process::ok(&self.lab.net().inside(&[&command[..], args].concat()), OPERATOR)
     }

@@ -36,6 +36,13 @@ const POWER_OFF: Duration = Duration::from_secs(30);
 /// Where cloud-init's `NoCloud` source finds what a cloud would tell the node.
 pub(super) const SEED: &str = "/var/lib/cloud/seed/nocloud";
 
+/// What `lab-network.service` reads.
+const NETWORK: &str = "/etc/lab-network";
+
+fn network(address: &str) -> Vec<u8> {
+    format!("ADDRESS={address}/24\nGATEWAY={SERVICES}\n").into_bytes()
+}
+
 /// A path, and the bytes there.
 pub(super) type SeedFile = (String, Vec<u8>);
 
@@ -82,7 +89,7 @@ impl<'lab> NodeSpec<'lab> {
         let files = vec![
             ("/etc/hostname".into(), format!("{}\n", self.name).into_bytes()),
             ("/etc/machine-id".into(), machine_id.replace('-', "").into_bytes()),
-            ("/etc/lab-network".into(), format!("ADDRESS={}/24\nGATEWAY={SERVICES}\n", self.address).into_bytes()),
+            (NETWORK.into(), network(&self.address)),
             // JSON is YAML.
             (format!("{SEED}/meta-data"), Value::Object(self.meta_data.clone()).to_string().into_bytes()),
             (format!("{SEED}/user-data"), self.user_data.clone()),
@@ -295,6 +302,11 @@ impl Node<'_> {
     /// Waits until `ready` holds on this node.
     pub fn wait_until<T>(&self, what: &str, deadline: Duration, ready: impl Fn(&Self) -> Result<T>) -> Result<T> {
         wait_until(&format!("{what} on {}", self.name), deadline, || ready(self))
+    }
+
+    /// Gives the node another address, from its next boot on.
+    pub fn readdress(&self, address: &str) -> Result<()> {
+        self.write(NETWORK, &network(address))
     }
 
     /// Shuts the node down as a person would, and waits for its end.

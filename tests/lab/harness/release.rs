@@ -141,10 +141,20 @@ fn fetch(into: &Path, name: &str, package: &str, inside: &str) -> Result<()> {
     Ok(())
 }
 
-/// The real cosign. Debian has it from trixie on, which this machine need not be.
+/// The real cosign, which Debian has from trixie on.
 pub fn cosign() -> Result<PathBuf> {
+    of_trixie("cosign", "cosign")
+}
+
+/// A kubectl of this decade: 1.32.
+pub fn new_kubectl() -> Result<PathBuf> {
+    of_trixie("kubectl", "kubernetes-client")
+}
+
+/// A program of Debian 13, which this machine need not be.
+fn of_trixie(program: &str, package: &str) -> Result<PathBuf> {
     const SUITE: &str = "trixie";
-    let path = super::cache()?.join(format!("cosign-{SUITE}"));
+    let path = super::cache()?.join(format!("{program}-{SUITE}"));
     let _guard = lock(&path.with_extension("lock"))?;
     if !path.exists() {
         let lists = tempfile::tempdir().context("make a scratch directory")?;
@@ -164,9 +174,10 @@ pub fn cosign() -> Result<PathBuf> {
         ];
         let own: Vec<&str> = own.iter().flat_map(|option| ["-o", option]).collect();
         process::ok(&[&["apt-get", "-o", "APT::Sandbox::User=root"], &own[..], &["update"]].concat(), FETCH)?;
-        let unpacked = unpack_with(&own, "cosign")?;
+        let unpacked = unpack_with(&own, package)?;
         let unfinished = path.with_extension("unfinished");
-        fs::copy(unpacked.path().join("usr/bin/cosign"), &unfinished).context("copy cosign")?;
+        let from = unpacked.path().join("usr/bin").join(program);
+        fs::copy(&from, &unfinished).with_context(|| format!("copy {program} of the package {package}"))?;
         fs::rename(&unfinished, &path).with_context(|| format!("finish {}", path.display()))?;
     }
     Ok(path)
