@@ -1,6 +1,11 @@
 //! A whole cluster of real machines: from an operator's `cluster.yaml`, by what `nodeagent cloud-config` makes of it.
 
-use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
