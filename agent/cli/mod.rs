@@ -117,7 +117,7 @@ enum Command {
     Routes(routes::RoutesArgs),
     /// What etcd.service runs around a member's start
     Etcd(etcd::EtcdArgs),
-    /// Pin the digests of a release in a lock file; make and check mirrors
+    /// Pin a release's digests in a lock file; make and check mirrors
     Lock(lock::LockArgs),
     /// Make each machine's user-data, CAs and kubeconfig from a cluster.yaml
     CloudConfig(cloud_config::CloudConfigArgs),

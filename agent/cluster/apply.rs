@@ -1,5 +1,8 @@
-//! Server-side apply (Kubernetes 1.18): the API server itself compares, so that what is as wanted is not written, and what
-//! somebody else has changed on purpose is not changed back, but told.
+//! Server-side apply (Kubernetes 1.18), once for each text of a manifest: what a person changes afterwards stays, and when the
+//! manifest has changed, the API server itself says whether somebody else has set the same fields.
+//!
+//! That it was applied stands on the object. Applying it again and again would not do: the API server takes `0.1` and the
+//! `100m` that it makes of it for a difference, and writes each time.
 
 use std::collections::BTreeMap;
 
@@ -7,11 +10,15 @@ use serde_json::Value;
 
 use super::api::{Api, is_answer, said};
 use super::complete::complete;
+use crate::config::values::Sha256;
 use crate::engine::fault::Explain;
 use crate::host::http::HttpError;
 
 /// As whom fields are owned.
 const MANAGER: &str = "nodeagent";
+
+/// The annotation that says which text was applied.
+const APPLIED: &str = "nodeagent.io/applied";
 
 /// The namespace of an object that names none, as kubectl has it.
 const NAMESPACE: &str = "default";
@@ -95,19 +102,21 @@ impl<'a> Applier<'a> {
         Self { api, kinds: BTreeMap::new() }
     }
 
-    /// Makes the object what it says, as far as it says something. With `force` also what others have changed.
+    /// Makes the object what it says, as far as it says something, unless that was done before. With `force` also what others
+    /// have set.
     pub async fn apply(&mut self, object: &Value, force: bool) -> Result<Applied, ApplyError> {
         let named = Named::of(object)?;
         let path = self.path(&named).await?;
-        let version = |object: &Value| object["metadata"]["resourceVersion"].as_str().map(str::to_owned);
-        let before = self.api.find(&path).await?.as_ref().and_then(version);
+        let found = self.api.find(&path).await?;
+        let digest = Sha256::of(object.to_string().as_bytes()).short().to_owned();
+        if found.as_ref().is_some_and(|found| found["metadata"]["annotations"][APPLIED] == digest) {
+            return Ok(Applied::Same);
+        }
+        let mut object = complete(object);
+        object["metadata"]["annotations"][APPLIED] = Value::String(digest);
         let query = format!("{path}?fieldManager={MANAGER}&force={force}");
-        let after = self.api.0.patch(&query, "application/apply-patch+yaml", &complete(object)).await?;
-        Ok(match before {
-            None => Applied::Made,
-            Some(before) if version(&after).as_deref() == Some(&before) => Applied::Same,
-            Some(_) => Applied::Changed,
-        })
+        self.api.0.patch(&query, "application/apply-patch+yaml", &object).await?;
+        Ok(if found.is_some() { Applied::Changed } else { Applied::Made })
     }
 
     /// The object's path.
@@ -158,6 +167,9 @@ impl<'a> Named<'a> {
             !text.is_empty() && text.chars().all(fits) && *text != "." && *text != ".."
         };
         let text = |value: &'a Value| value.as_str().filter(plain);
+        if !matches!(object["metadata"]["annotations"], Value::Null | Value::Object(_)) {
+            return Err(ApplyError::Malformed("metadata.annotations is no map"));
+        }
         let version = object["apiVersion"].as_str().filter(|text| text.split('/').all(|part| plain(&part)));
         let metadata = &object["metadata"];
         let namespace = match &metadata["namespace"] {
@@ -205,6 +217,7 @@ mod tests {
             ("/metadata/name", json!(null)),
             ("/metadata/namespace", json!("../x")),
             ("/metadata/namespace", json!(7)),
+            ("/metadata", json!({ "name": "a", "annotations": "x" })),
         ] {
             let mut bad = good.clone();
             *bad.pointer_mut(pointer).expect("a place") = value.clone();

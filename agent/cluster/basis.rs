@@ -1,6 +1,5 @@
 //! What a session works by: the configuration, and the pair that it shows to the API server.
 
-use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use openssl::x509::X509;
@@ -8,16 +7,13 @@ use zeroize::Zeroizing;
 
 use crate::certs::key::Key;
 use crate::config::Settings;
-use crate::config::values::{HttpUrl, RootPath, Sha256};
+use crate::config::values::{RootPath, Sha256};
 use crate::engine::fault::{Explain, Fault};
 use crate::host::http::cluster::Login;
 use crate::host::root::Root;
 
 /// How often it is looked whether any of it has changed.
 pub const REREAD: Duration = Duration::from_secs(10);
-
-/// Where an API server listens.
-const PORT: u16 = 6443;
 
 /// The administrator's pair, in `pki.dir`.
 const PAIR: &str = "admin-client.pem";
@@ -77,28 +73,10 @@ impl PartialEq for Basis {
     }
 }
 
-/// This controller's own API server: it answers whatever has become of the others, and of what stands before them.
-pub fn url(address: IpAddr) -> HttpUrl {
-    match format!("https://{}", SocketAddr::new(address, PORT)).parse() {
-        Ok(url) => url,
-        Err(error) => unreachable!("an address and a port are a URL: {error}"),
-    }
-}
-
 /// What no other process has: a controller may run this twice for a moment.
 pub fn nonce() -> Result<String, Fault> {
     let mut bytes = [0; 32];
     let random = |source| Unusable { path: "the random number generator".to_owned(), why: format!("{source}") };
     openssl::rand::rand_bytes(&mut bytes).map_err(random)?;
     Ok(Sha256::from_raw(&bytes).short().to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn addresses_of_both_families_make_a_url() {
-        for (address, want) in [("10.10.30.11", "https://10.10.30.11:6443"), ("fd00::b", "https://[fd00::b]:6443")] {
-            assert_eq!(super::url(address.parse().expect("an address")).to_string(), want);
-        }
-    }
 }

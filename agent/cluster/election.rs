@@ -8,7 +8,7 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::api::Api;
 use crate::host::clock;
@@ -51,8 +51,7 @@ impl Election {
 
     /// Takes or renews the Lease, unless somebody else holds it.
     pub async fn claim(&mut self, api: &Api<'_>) -> Result<Standing, HttpError> {
-        let late = |_| HttpError::Stalled { url: format!("the Lease {NAME}"), bytes: 0, within: RENEW_WITHIN };
-        let standing = timeout(RENEW_WITHIN, self.try_claim(api)).await.map_err(late)??;
+        let standing = self.try_claim(api).await?;
         self.holds = standing == Standing::Ours;
         Ok(standing)
     }

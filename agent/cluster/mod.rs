@@ -7,9 +7,9 @@
 //! *Inputs*: the inventory `cluster.nodes`, the administrator's pair and the CA in `pki.dir`, the bootstrap tokens in
 //! `/etc/nodeagent/bootstrap-tokens.yaml`, the manifests in `/etc/kubernetes/addons/`.
 //! *Outputs*: objects in the cluster, through the API server of this controller; nothing on this machine.
-//! *What makes it idempotent*: of all controllers one works, the holder of a Lease ([`election`]). Objects are applied by
-//! the API server itself, which writes nothing where nothing differs ([`apply`]); what is to be done once is noted in the
-//! cluster ([`memo`]); a request that is decided is never touched.
+//! *What makes it idempotent*: of all controllers one works, the holder of a Lease ([`election`]). Each text of a manifest is
+//! applied once, which stands on the object ([`apply`]); what is to be done once even where its object is gone is noted in
+//! the cluster ([`memo`]); a request that is decided is never touched.
 
 mod api;
 mod apply;
@@ -88,7 +88,7 @@ impl<S: Fn() -> Result<Settings, Fault>> Service<'_, S> {
 
     async fn farewell(&self, election: &mut Election) -> Result<(), Fault> {
         let basis = self.basis()?;
-        let url = self.url();
+        let url = self.url(&basis);
         Ok(election.give_up(&self.api(&basis, &url)?).await?)
     }
 
@@ -120,7 +120,7 @@ impl<S: Fn() -> Result<Settings, Fault>> Service<'_, S> {
     /// Stands by, then works, until something fails, or what it works by has changed.
     async fn session(&self, election: &mut Election, left: &mut Left) -> Result<(), Fault> {
         let basis = self.basis()?;
-        let url = self.url();
+        let url = self.url(&basis);
         let api = self.api(&basis, &url)?;
         tokio::select! {
             never = self.stand_by(election, &api) => never?,
@@ -186,8 +186,9 @@ impl<S: Fn() -> Result<Settings, Fault>> Service<'_, S> {
         Basis::read(&self.host.root, (self.settings)()?)
     }
 
-    fn url(&self) -> HttpUrl {
-        basis::url(self.address)
+    /// This controller's own API server: it answers whatever has become of the others, and of what stands before them.
+    fn url(&self, basis: &Basis) -> HttpUrl {
+        HttpUrl::https(self.address, basis.settings.cluster.api_port)
     }
 
     fn api<'b>(&'b self, basis: &Basis, url: &'b HttpUrl) -> Result<Api<'b>, Fault> {

@@ -250,7 +250,7 @@ impl Watch {
         if timeout(patience, self.0.readable()).await.is_ok() {
             sleep(BURST).await;
         }
-        let mut heard = [0; 16 * 1024];
+        let mut heard = vec![0; 16 * 1024];
         while !matches!(recv(self.0.get_ref().as_raw_fd(), &mut heard, MsgFlags::empty()), Err(Errno::EAGAIN)) {}
         if let Ok(Ok(mut ready)) = timeout(Duration::ZERO, self.0.readable()).await {
             ready.clear_ready();

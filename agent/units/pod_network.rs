@@ -57,7 +57,7 @@ pub struct Bridge {
 }
 
 impl Bridge {
-    fn file(&self, pods: &Cidr) -> Box<ManagedFile> {
+    fn file(&self, pods: &Cidr) -> ManagedFile {
         let routes: Vec<_> = everything(&self.network).iter().map(|dst| json!({ "dst": dst })).collect();
         let config = json!({
             "cniVersion": CNI_VERSION,
@@ -84,7 +84,7 @@ impl Bridge {
                 { "type": "portmap", "capabilities": { "portMappings": true } }
             ]
         });
-        ManagedFile::new(self.path.clone(), format!("{config:#}\n"))
+        *ManagedFile::new(self.path.clone(), format!("{config:#}\n"))
     }
 }
 

@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value, json};
 
-use super::components::{Node, RUNTIME};
+use super::components::{Node, RUNTIME, etc};
 use crate::config::settings::{Role, Settings};
 use crate::config::values::Version;
 use crate::engine::fault::{Class, Explain};
@@ -204,7 +204,7 @@ const TABLE: [Row; 13] = [
         what: What::Flag("kubeconfig"),
         from: 20,
         until: 23,
-        value: |node| Some(json!(node.etc("scheduler.conf"))),
+        value: |_| Some(json!(etc("scheduler.conf"))),
         why: "no configuration file, see port",
         source: "https://github.com/kubernetes/kubernetes/pull/96345",
     },

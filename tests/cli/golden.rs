@@ -14,6 +14,9 @@ use nodeagent::host::facts::Facts;
 /// What differs from run to run, or is an input: listed, but not compared by content.
 const VOLATILE: [&str; 4] = ["var/lib/nodeagent/", "run/nodeagent/", "receipt.json", "opt/nodeagent/releases/"];
 
+/// Where keys are made, each time other ones: those that are there from the start stay as they are.
+const PKI: &str = "etc/kubernetes/pki";
+
 /// A golden node's tree in a temporary directory.
 struct Tree {
     dir: tempfile::TempDir,
@@ -25,9 +28,13 @@ impl Tree {
         let dir = tempfile::tempdir().expect("a temporary directory");
         copy(&golden.join("root"), &dir.path().join("root"));
         // git keeps no modes but the executable bit, and a pair that others may read is made anew.
-        for pair in ["kubelet-client", "kubelet-server", "kube-proxy-client"] {
-            let path = dir.path().join(format!("root/etc/kubernetes/pki/{pair}.pem"));
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("mode of a pair");
+        for entry in fs::read_dir(dir.path().join("root").join(PKI)).expect("the directory of keys") {
+            let path = entry.expect("a file").path();
+            let is_secret = path.extension().is_some_and(|kind| kind == "key")
+                || String::from_utf8_lossy(&fs::read(&path).expect("a file")).contains("PRIVATE KEY");
+            if is_secret {
+                fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("mode of a secret");
+            }
         }
         let facts = serde_json::to_vec(&Facts::sample()).expect("facts");
         fs::write(dir.path().join("facts.json"), facts).expect("facts");
@@ -92,8 +99,9 @@ fn listing_text(listing: &BTreeMap<String, String>) -> String {
     lines.join("\n") + "\n"
 }
 
-fn is_compared(path: &str, what: &str) -> bool {
-    what.starts_with("file") && !VOLATILE.iter().any(|volatile| path.contains(volatile))
+fn is_compared(golden: &Path, path: &str, what: &str) -> bool {
+    let made = path.starts_with(PKI) && !golden.join("root").join(path).exists();
+    what.starts_with("file") && !made && !VOLATILE.iter().any(|volatile| path.contains(volatile))
 }
 
 fn goldens() -> Vec<PathBuf> {
@@ -101,14 +109,14 @@ fn goldens() -> Vec<PathBuf> {
     let mut all: Vec<PathBuf> =
         fs::read_dir(dir).expect("goldens").map(|entry| entry.expect("a golden").path()).collect();
     all.sort();
-    assert!(all.len() >= 2, "the golden nodes were not found: {all:?}");
+    assert!(all.len() >= 3, "the golden nodes were not found: {all:?}");
     all
 }
 
 fn update(tree: &Tree, listing: &BTreeMap<String, String>) {
     let expected = tree.golden.join("expected");
     let _ = fs::remove_dir_all(&expected);
-    for (path, _) in listing.iter().filter(|(path, what)| is_compared(path, what)) {
+    for (path, _) in listing.iter().filter(|(path, what)| is_compared(&tree.golden, path, what)) {
         if tree.golden.join("root").join(path).exists()
             && fs::read(tree.golden.join("root").join(path)).ok() == Some(tree.content(path))
         {
@@ -135,7 +143,7 @@ fn golden_nodes_are_reached_and_then_left_alone() {
         let expected = fs::read_to_string(golden.join("expected.txt")).expect("expected.txt");
         assert_eq!(listing_text(&listing), expected, "{name}");
         let mut compared = 0;
-        for (path, _) in listing.iter().filter(|(path, what)| is_compared(path, what)) {
+        for (path, _) in listing.iter().filter(|(path, what)| is_compared(&golden, path, what)) {
             // What is not in `expected` must be as it was in `root`.
             let want = [golden.join("expected").join(path), golden.join("root").join(path)];
             let want =
@@ -252,9 +260,11 @@ fn a_restart_that_the_configuration_forbids_is_shown_as_owed() {
     assert!(plan.contains("then restart containerd.service\n"), "{plan}");
 }
 
-/// The agent's own state, which no undoing removes.
+/// The agent's own state, and keys, which no undoing removes.
 fn is_own(path: &str) -> bool {
-    ["var", "run", "opt/nodeagent/partial"].iter().any(|own| path == *own || path.starts_with(&format!("{own}/")))
+    [PKI, "etc/kubernetes/encryption.conf", "var", "run", "opt/nodeagent/partial"]
+        .iter()
+        .any(|own| path == *own || path.starts_with(&format!("{own}/")))
 }
 
 #[test]

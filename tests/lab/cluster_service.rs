@@ -20,6 +20,7 @@ use nodeagent::{
 use serde_json::{Value, json};
 
 use crate::{
+    bootstrap::confined_as_documented,
     csr::{Worker, wait_until_token_may},
     harness::{CONTROLLER, ControlPlane, Lab, WORKER, process, process::Daemon},
 };
@@ -60,23 +61,7 @@ impl<'lab> Controller<'lab> {
         controller.write("etc/kubernetes/pki/admin-client.pem", &pair.concat())?;
         controller.write("etc/kubernetes/pki/ca.pem", &lab.ca.pem()?)?;
         controller.write("etc/nodeagent/bootstrap-tokens.yaml", TOKENS)?;
-        controller.write(
-            "etc/nodeagent/node.yaml",
-            &format!(
-                "apiVersion: nodeagent.io/v1alpha1\nkind: NodeConfig\nrole: controller\n\
-                 node: {{ name: controller-01, interface: eth0 }}\n\
-                 cluster:\n  apiServer: https://{CONTROLLER}:6443\n  nodes:\n\
-                 \x20   controller-01: {{ role: controller, address: {CONTROLLER} }}\n\
-                 \x20   worker-01: {{ address: {WORKER} }}\n\
-                 \x20   worker-02: {{ address: 10.10.30.22 }}\n\
-                 \x20   edge-01: {{ role: edge, address: 10.10.30.41 }}\n\
-                 kubernetes: {{ version: v1.20.2, artifacts: {{ etcd: {{ version: v3.4.23 }} }} }}\n\
-                 pki:\n  ca: /etc/kubernetes/pki/ca.pem\n\
-                 \x20 signer: {{ local: {{ key: /etc/kubernetes/pki/ca-key.pem }} }}\n\
-                 \x20 etcd:\n    ca: /etc/kubernetes/pki/etcd-ca.pem\n\
-                 \x20   signer: {{ local: {{ key: /etc/kubernetes/pki/etcd-ca-key.pem }} }}\n"
-            ),
-        )?;
+        controller.write("etc/nodeagent/node.yaml", &node_yaml("eth0", CONTROLLER))?;
         Ok(controller)
     }
 
@@ -98,6 +83,24 @@ impl<'lab> Controller<'lab> {
         let daemon = self.lab.start_in_network("nodeagent cluster", &args, &log)?;
         Ok(Running { daemon, log })
     }
+}
+
+/// The configuration of a controller that has this address on this link.
+fn node_yaml(link: &str, address: &str) -> String {
+    format!(
+        "apiVersion: nodeagent.io/v1alpha1\nkind: NodeConfig\nrole: controller\n\
+         node: {{ name: controller-01, interface: {link} }}\n\
+         cluster:\n  apiServer: https://{CONTROLLER}:6443\n  nodes:\n\
+         \x20   controller-01: {{ role: controller, address: {address} }}\n\
+         \x20   worker-01: {{ address: {WORKER} }}\n\
+         \x20   worker-02: {{ address: 10.10.30.22 }}\n\
+         \x20   edge-01: {{ role: edge, address: 10.10.30.41 }}\n\
+         kubernetes: {{ version: v1.20.2, artifacts: {{ etcd: {{ version: v3.4.23 }} }} }}\n\
+         pki:\n  ca: /etc/kubernetes/pki/ca.pem\n\
+         \x20 signer: {{ local: {{ key: /etc/kubernetes/pki/ca-key.pem }} }}\n\
+         \x20 etcd:\n    ca: /etc/kubernetes/pki/etcd-ca.pem\n\
+         \x20   signer: {{ local: {{ key: /etc/kubernetes/pki/etcd-ca-key.pem }} }}\n"
+    )
 }
 
 /// A service that runs, and what it tells.
@@ -350,7 +353,6 @@ fn a_fresh_cluster_gets_what_it_lacks_once() -> Result<()> {
         service.daemon.terminate(SOON)?;
         let mut again = controller.start()?;
         again.tells("Service invalid")?;
-        again.tells("addons/10-good.yaml:1: ConfigMap default/first: left as it is: ")?;
         again.tells("addons/30-broken.yaml")?;
         std::thread::sleep(A_WHILE);
         let after = versions(&plane)?;
@@ -359,6 +361,13 @@ fn a_fresh_cluster_gets_what_it_lacks_once() -> Result<()> {
         for part in ["made", "brought to what is wanted", "the taint of its role"] {
             ensure!(!again.told()?.contains(part), "{part}: {}", again.told()?);
         }
+        // A manifest that changes does not take what somebody else has set.
+        controller.write("etc/kubernetes/addons/10-good.yaml", &GOOD.replace("a: '1'", "a: '9'"))?;
+        again.tells("addons/10-good.yaml:1: ConfigMap default/first: left as it is: Apply failed with 1 conflict")?;
+        let data = &get(&plane, &["configmap", "first"])?["data"];
+        ensure!(*data == json!({ "a": "1", "b": "3" }), "{data}");
+        controller.write("etc/kubernetes/addons/10-good.yaml", &GOOD.replace("a: '1', b: '2'", "a: '9', b: '3'"))?;
+        again.tells("addons/10-good.yaml:1: ConfigMap default/first: brought to what is wanted")?;
         // Each mistake once, although every five seconds there is a pass.
         std::thread::sleep(Duration::from_secs(7));
         let times = again.told()?.matches("knows no Thing").count();
@@ -466,5 +475,40 @@ fn an_api_server_that_starts_anew_is_found_again() -> Result<()> {
         let lease = get(&plane, &["lease", "--namespace=kube-system", "nodeagent"])?;
         ensure!(lease["spec"]["leaseTransitions"] == 0, "{lease}");
         service.daemon.terminate(SOON)
+    })
+}
+
+#[test]
+fn its_unit_is_confined_as_documented_and_can_work_so() -> Result<()> {
+    const UNIT: &str = "nodeagent-cluster.service";
+    const OWN: &str = "10.10.30.12";
+    Lab::run("cluster-unit", |lab| {
+        // Its API server is on its own machine, and here is none: what it cannot reach is all that is wrong.
+        let node = lab.node("controller-01", OWN).boot()?;
+        let unit = concat!(env!("CARGO_MANIFEST_DIR"), "/units/nodeagent-cluster.service");
+        node.write(&format!("/etc/systemd/system/{UNIT}"), &fs::read(unit)?)?;
+        node.write("/opt/bin/nodeagent", &fs::read(Lab::binary()?)?)?;
+        node.ok(&["chmod", "755", "/opt/bin/nodeagent"])?;
+        node.write("/etc/nodeagent/node.yaml", node_yaml("host0", OWN).as_bytes())?;
+        lab.ca.issue_administrator(lab.directory(), "admin")?;
+        let pair = ["admin.pem", "admin-key.pem"].map(|file| fs::read(lab.directory().join(file)));
+        let [certificate, key] = pair;
+        node.write("/etc/kubernetes/pki/admin-client.pem", &[certificate?, key?].concat())?;
+        node.ok(&["chmod", "600", "/etc/kubernetes/pki/admin-client.pem"])?;
+        node.write("/etc/kubernetes/pki/ca.pem", lab.ca.pem()?.as_bytes())?;
+        confined_as_documented(&node, UNIT)?;
+
+        node.ok(&["systemctl", "daemon-reload"])?;
+        node.ok(&["systemctl", "start", "--no-block", UNIT])?;
+        let tries_again = "MESSAGE_ID=bdec490dae1c4201a097b8354c24d2a3";
+        let said = node.wait_until("it to look for its API server", SOON, |node| {
+            let entry = node.journal(&[tries_again])?.pop().context("it says nothing")?;
+            Ok(entry["MESSAGE"].as_str().unwrap_or_default().to_owned())
+        })?;
+        ensure!(said.contains(&format!("https://{OWN}:6443")) && said.contains("refused"), "{said}");
+        ensure!(node.property(UNIT, "ActiveState")? == "activating", "it says that it is ready");
+        node.ok(&["systemctl", "stop", UNIT])?;
+        ensure!(node.property(UNIT, "Result")? == "success", "it did not end well");
+        Ok(())
     })
 }

@@ -45,7 +45,8 @@ fn etcdctl(node: &Node<'_>, pair: &[String], args: &[&str]) -> Result<String> {
 /// What curl says of a peer's port.
 fn peer(node: &Node<'_>, address: &str, pair: Option<&str>) -> Result<String> {
     let url = format!("https://{address}:2380/members");
-    let mut command = vec!["curl", "--silent", "--show-error", "--fail", "--max-time", "5", "--cacert"];
+    // What a member says on this port is HTTP/1; over HTTP/2 it breaks off.
+    let mut command = vec!["curl", "--http1.1", "--silent", "--show-error", "--fail", "--max-time", "5", "--cacert"];
     let ca = format!("{PKI}/etcd-ca.pem");
     command.push(&ca);
     let file = pair.map(|pair| format!("{PKI}/{pair}"));

@@ -1,7 +1,7 @@
 //! The API server: no insecure port, the Node authorizer and RBAC, service accounts' tokens by a key of their own.
 
-use super::{Component, Node, target};
-use crate::config::values::UnitName;
+use super::{Component, Node, etc, target};
+use crate::config::values::{HttpUrl, UnitName};
 use crate::units::versions::Program;
 
 pub fn component(node: &Node<'_>) -> Component {
@@ -11,7 +11,7 @@ pub fn component(node: &Node<'_>) -> Component {
     // Each pair is one file: Go's TLS loader takes the certificate and the key out of it.
     let [serving, kubelet, store] = ["api-server", "api-server-kubelet-client", "api-server-etcd-client"];
     let [serving, kubelet, store] = [serving, kubelet, store].map(|name| node.pair(name));
-    let endpoints: Vec<&str> = settings.etcd.endpoints.iter().map(|url| url.as_str()).collect();
+    let endpoints: Vec<&str> = settings.etcd.endpoints.iter().map(HttpUrl::as_str).collect();
     let mut args = vec![
         format!("--advertise-address={}", identity.address),
         "--allow-privileged=true".to_owned(),
@@ -52,7 +52,7 @@ pub fn component(node: &Node<'_>) -> Component {
     }
     if certs.encryption_key.is_some() {
         // The certs step writes it: there is a key in it.
-        args.push(format!("--encryption-provider-config={}", node.etc("encryption.conf")));
+        args.push(format!("--encryption-provider-config={}", etc("encryption.conf")));
     }
     Component {
         unit_file: include_str!("../../../units/kube-apiserver.service"),

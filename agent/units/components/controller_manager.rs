@@ -1,6 +1,6 @@
 //! The controllers of Kubernetes. They have no configuration file that is stable.
 
-use super::{Component, Node};
+use super::{Component, Node, etc};
 use crate::config::settings::{PodNetwork, Signer};
 use crate::config::values::UnitName;
 use crate::units::versions::Program;
@@ -8,7 +8,7 @@ use crate::units::versions::Program;
 pub fn component(node: &Node<'_>) -> Component {
     let unit = UnitName::literal("kube-controller-manager.service");
     let (cluster, certs) = (&node.settings.cluster, &node.settings.certs);
-    let kubeconfig = node.etc("controller-manager.conf");
+    let kubeconfig = etc("controller-manager.conf");
     let mut args = vec![
         format!("--authentication-kubeconfig={kubeconfig}"),
         format!("--authorization-kubeconfig={kubeconfig}"),

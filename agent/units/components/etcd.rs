@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::{Component, Node};
-use crate::config::values::UnitName;
+use crate::config::values::{NodeName, UnitName};
 
 /// etcd's registered ports (<https://www.iana.org/assignments/service-names-port-numbers>).
 const CLIENTS: u16 = 2379;
@@ -15,10 +15,11 @@ pub fn component(node: &Node<'_>) -> Component {
     let [server, peer] = ["etcd-server", "etcd-peer"].map(|name| node.pair(name));
     let ca = &node.settings.certs.etcd.ca;
     let name = &node.identity.name;
-    let members: Vec<String> = match etcd.members.is_empty() {
-        true => vec![format!("{name}={}", url(own, PEERS))],
-        false => etcd.members.iter().map(|(name, address)| format!("{name}={}", url(*address, PEERS))).collect(),
-    };
+    let of = |(name, address): (&NodeName, &IpAddr)| format!("{name}={}", url(*address, PEERS));
+    let mut members: Vec<String> = etcd.members.iter().map(of).collect();
+    if members.is_empty() {
+        members.push(of((name, &own)));
+    }
     let (clients, peers) = (url(own, CLIENTS), url(own, PEERS));
     Component {
         unit_file: include_str!("../../../units/etcd.service"),

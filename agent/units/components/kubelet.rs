@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Component, ConfigFile, Node, RUNTIME, text};
+use super::{Component, ConfigFile, Node, RUNTIME, etc, text};
 use crate::config::values::{RootPath, UnitName};
 use crate::engine::change::Meta;
 use crate::engine::file::{ManagedDir, ManagedFile};
@@ -15,8 +15,8 @@ pub fn component(node: &Node<'_>) -> Component {
     let unit = UnitName::literal("kubelet.service");
     let Node { settings, identity, .. } = node;
     let pair = node.pair("kubelet-server");
-    let path = node.etc("kubelet-config.yaml");
-    let manifests = node.etc("manifests");
+    let path = etc("kubelet-config.yaml");
+    let manifests = etc("manifests");
     let config = json!({
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
@@ -41,7 +41,7 @@ pub fn component(node: &Node<'_>) -> Component {
     });
     let mut args = vec![
         format!("--config={path}"),
-        format!("--kubeconfig={}", node.etc("kubelet.conf")),
+        format!("--kubeconfig={}", etc("kubelet.conf")),
         format!("--hostname-override={}", identity.name),
         format!("--node-ip={}", identity.address),
     ];

@@ -83,11 +83,6 @@ impl Node<'_> {
         program.version(self.settings).minor()
     }
 
-    /// A file of [`ETC`].
-    pub fn etc(&self, name: &str) -> RootPath {
-        RootPath::literal(ETC).join(name)
-    }
-
     /// The file of a pair, certificate and key.
     fn pair(&self, name: &str) -> RootPath {
         self.settings.certs.dir.join(&format!("{name}.pem"))
@@ -120,6 +115,11 @@ impl Node<'_> {
     fn args(&self, program: Program, of_all: Vec<String>) -> Vec<String> {
         of_all.into_iter().chain(versions::flags(program, self)).collect()
     }
+}
+
+/// A file of [`ETC`].
+pub fn etc(name: &str) -> RootPath {
+    RootPath::literal(ETC).join(name)
 }
 
 /// The server of a URL, as `nodeagent wait` takes it.

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{Component, Node, config_file};
+use super::{Component, Node, config_file, etc};
 use crate::config::values::UnitName;
 use crate::units::versions::Program;
 
@@ -11,7 +11,7 @@ const CONFIGURED: u32 = 23;
 
 pub fn component(node: &Node<'_>) -> Component {
     let unit = UnitName::literal("kube-scheduler.service");
-    let kubeconfig = node.etc("scheduler.conf");
+    let kubeconfig = etc("scheduler.conf");
     let mut args = vec![
         format!("--authentication-kubeconfig={kubeconfig}"),
         format!("--authorization-kubeconfig={kubeconfig}"),
@@ -20,7 +20,7 @@ pub fn component(node: &Node<'_>) -> Component {
     ];
     let mut files = Vec::new();
     if node.minor(Program::Scheduler) >= CONFIGURED {
-        let path = node.etc("kube-scheduler-config.yaml");
+        let path = etc("kube-scheduler-config.yaml");
         args.push(format!("--config={path}"));
         let config = json!({
             "kind": "KubeSchedulerConfiguration",
