@@ -23,7 +23,7 @@ const NEXT: &str = "v1.20.3";
 /// For the approver to have looked at what was asked.
 const JUDGED: Duration = Duration::from_secs(30);
 
-/// A request for a certificate, as it is put into a CertificateSigningRequest.
+/// A request for a certificate, as it is put into a `CertificateSigningRequest`.
 struct Wanted<'a> {
     name: &'a str,
     signer: &'a str,

@@ -1,6 +1,11 @@
 //! A whole cluster of real machines: from an operator's `cluster.yaml`, by what `nodeagent cloud-config` makes of it.
 
-use std::{collections::BTreeMap, fs, path::{Path, PathBuf}, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -60,10 +65,9 @@ pub fn yaml(lab: &Lab, machines: &[Machine]) -> Result<String> {
     let lock = lab.lay_out_real(VERSION)?;
     let pods = image::of_pods(&fs::read(stand_in(&lab.agent)?).context("read the stand-in")?)?;
     fs::write(lab.docroot().join(PODS), &pods).context("write the pods' images")?;
-    let nodes: String = machines
-        .iter()
-        .map(|Machine { name, role, address }| format!("  {name}: {{ role: {role}, address: {address} }}\n"))
-        .collect();
+    let node =
+        |Machine { name, role, address }: &Machine| format!("  {name}: {{ role: {role}, address: {address} }}\n");
+    let nodes: Vec<String> = machines.iter().map(node).collect();
     Ok(format!(
         "apiVersion: nodeagent.io/v1alpha1\n\
          kind: Cluster\n\
@@ -77,7 +81,8 @@ pub fn yaml(lab: &Lab, machines: &[Machine]) -> Result<String> {
          \x20 lock: {{ url: http://{SERVICES}/release/{VERSION}.lock.json, sha256: {lock} }}\n\
          \x20 artifacts: {{ etcd: {{ version: {ETCD} }} }}\n\
          \x20 images: {{ pods: {{ url: http://{SERVICES}/{PODS}, sha256: {pods} }} }}\n\
-         nodes:\n{nodes}",
+         nodes:\n{}",
+        nodes.concat(),
         agent = lab.agent_digest,
         pods = digest(&pods),
     ))
@@ -219,7 +224,7 @@ impl<'lab> Cluster<'lab> {
             ensure!(reasons.is_empty(), "{}", reasons.join("; "));
             Ok(())
         })
-        .or_else(|error| Err(error.context(self.last_words(names))))?;
+        .with_context(|| self.last_words(names))?;
         Ok(ready)
     }
 

@@ -143,16 +143,16 @@ fn fetch(into: &Path, name: &str, package: &str, inside: &str) -> Result<()> {
 
 /// The real cosign, which Debian has from trixie on.
 pub fn cosign() -> Result<PathBuf> {
-    of_trixie("cosign", "cosign")
+    of_trixie("cosign")
 }
 
 /// A kubectl of this decade: 1.32.
 pub fn new_kubectl() -> Result<PathBuf> {
-    of_trixie("kubectl", "kubernetes-client")
+    of_trixie("kubectl")
 }
 
-/// A program of Debian 13, which this machine need not be.
-fn of_trixie(program: &str, package: &str) -> Result<PathBuf> {
+/// A program of Debian 13, which this machine need not be, out of the package of its name.
+fn of_trixie(program: &str) -> Result<PathBuf> {
     const SUITE: &str = "trixie";
     let path = super::cache()?.join(format!("{program}-{SUITE}"));
     let _guard = lock(&path.with_extension("lock"))?;
@@ -174,10 +174,10 @@ fn of_trixie(program: &str, package: &str) -> Result<PathBuf> {
         ];
         let own: Vec<&str> = own.iter().flat_map(|option| ["-o", option]).collect();
         process::ok(&[&["apt-get", "-o", "APT::Sandbox::User=root"], &own[..], &["update"]].concat(), FETCH)?;
-        let unpacked = unpack_with(&own, package)?;
+        let unpacked = unpack_with(&own, &format!("{program}/{SUITE}"))?;
         let unfinished = path.with_extension("unfinished");
         let from = unpacked.path().join("usr/bin").join(program);
-        fs::copy(&from, &unfinished).with_context(|| format!("copy {program} of the package {package}"))?;
+        fs::copy(&from, &unfinished).with_context(|| format!("copy {program} out of its package"))?;
         fs::rename(&unfinished, &path).with_context(|| format!("finish {}", path.display()))?;
     }
     Ok(path)
