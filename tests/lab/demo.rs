@@ -5,7 +5,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "the lab runs programs and writes files on the machine that tests")]
 
-#[allow(dead_code, reason = "the tests use more of the lab than the demo shows")]
+#[allow(dead_code, unused_imports, reason = "the tests use more of the lab than the demo shows")]
 mod harness;
 
 use std::{
