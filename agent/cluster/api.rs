@@ -122,6 +122,9 @@ pub fn is_answer(error: &HttpError) -> bool {
     match error {
         HttpError::Status { status: 500, .. } => error.json().is_some(),
         HttpError::Status { status: 401 | 408 | 429, .. } => false,
+        // In its first seconds it forbids what it cannot judge yet (k8s.io/apiserver, `admission.NewForbidden` with
+        // "not yet ready to handle request").
+        HttpError::Status { status: 403, .. } => !said(error).contains("not yet ready"),
         HttpError::Status { status, .. } => (400..500).contains(status),
         _ => false,
     }

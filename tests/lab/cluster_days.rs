@@ -15,7 +15,12 @@ use serde_json::{Value, json};
 use crate::agent::agent;
 use crate::bootstrap::{bootstrapped, nothing_to_do};
 use crate::cluster::written;
-use crate::harness::{CONTROLLER, Cluster, Lab, Node, SERVICES, THREE, cluster, kubernetes, process};
+use crate::cluster_skew::refuses_what_the_cluster_is_not_ready_for;
+use crate::harness::{
+    CONTROLLER, Cluster, Lab, Node, SERVICES, THREE,
+    cluster::{self, Machine},
+    kubernetes, process,
+};
 
 /// What nothing says but the lab: the programs of [`kubernetes::VERSION`] under another number.
 const NEXT: &str = "v1.20.3";
@@ -174,7 +179,7 @@ fn moved(lab: &Lab, cluster: &mut Cluster<'_>) -> Result<()> {
     const TO: &str = "10.10.30.32";
     let [controller, stays, mut moves] = THREE;
     moves.address = TO;
-    cluster.cloud_config(&cluster::yaml(lab, &[controller, stays, moves])?)?;
+    cluster.cloud_config(&yaml(lab, &[controller, stays, moves])?)?;
     cluster.power_off(&[moves.name])?;
     cluster.node(moves.name)?.readdress(TO)?;
     for name in [controller.name, stays.name, moves.name] {
@@ -203,10 +208,15 @@ fn runs_commands(cluster: &Cluster<'_>, machine: &str) -> Result<()> {
     Ok(())
 }
 
+/// A cluster with RSA keys: the other test's has the default.
+fn yaml(lab: &Lab, machines: &[Machine]) -> Result<String> {
+    Ok(cluster::yaml(lab, machines)?.replace("\nnodes:\n", "\npki: { key: rsa-2048 }\nnodes:\n"))
+}
+
 #[test]
 fn the_days_after() -> Result<()> {
     Lab::run("days", |lab| {
-        let mut cluster = Cluster::new(lab, &cluster::yaml(lab, &THREE)?, &THREE)?;
+        let mut cluster = Cluster::new(lab, &yaml(lab, &THREE)?, &THREE)?;
         let early = ["controller-1", "worker-1"];
         cluster.power_on(&early)?;
         cluster.wait_until_ready(&early)?;
@@ -216,6 +226,7 @@ fn the_days_after() -> Result<()> {
         }
         judged(&cluster, &cluster.token("worker-2")?)?;
         upgraded_and_rolled_back(lab, &cluster)?;
+        refuses_what_the_cluster_is_not_ready_for(&cluster, "worker-1")?;
 
         // The last of the inventory comes, and nothing changes on the others.
         let before = early.iter().map(|name| written(cluster.node(name)?)).collect::<Result<Vec<_>>>()?;

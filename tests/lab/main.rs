@@ -9,6 +9,7 @@ mod bootstrap;
 mod cluster;
 mod cluster_days;
 mod cluster_service;
+mod cluster_skew;
 mod csr;
 mod drill;
 mod etcd;

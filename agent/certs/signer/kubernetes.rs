@@ -37,6 +37,10 @@ const REQUESTS: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests"
 const PAUSES: Policy =
     Policy { first: Duration::from_millis(100), cap: Duration::from_secs(5), growth: 2.0, jitter: 0.5 };
 
+/// How long a token may be unknown, or good for nothing: a cluster that has just begun learns of its tokens, and of what
+/// they may do, some seconds after its API server answers.
+const YOUNG: Duration = Duration::from_secs(20);
+
 /// From which pause on people are told that somebody is waited for.
 const WORTH_TELLING: Duration = Duration::from_secs(1);
 
@@ -164,10 +168,23 @@ impl Kubernetes {
     ) -> Result<(), KubernetesError> {
         let usages = object::usages(order.wanted, &self.release);
         let object = object::request(request, self.name(), order.request, &usages);
-        match server.post(REQUESTS, &object).await {
+        let attempt = async || match server.post(REQUESTS, &object).await {
             Ok(_) | Err(HttpError::Status { status: 409, .. }) => Ok(()),
-            Err(error) => Err(self.refusal(error, proof)),
-        }
+            Err(error @ HttpError::Status { status: 401 | 403, .. }) if matches!(proof, Proof::Token(_)) => {
+                Err(Tried::Transient(self.refusal(error, proof)))
+            }
+            Err(error) => Err(Tried::Permanent(self.refusal(error, proof))),
+        };
+        let deadline = Instant::now() + YOUNG.min(self.deadline);
+        retry(deadline, &PAUSES, |_, _| (), attempt).await.map_err(|gave_up| match gave_up {
+            GaveUp::Permanent { error, .. } => error,
+            GaveUp::Deadline { attempts, last } => last.unwrap_or_else(|| self.silence(attempts, proof)),
+        })
+    }
+
+    /// Nobody has answered.
+    fn silence(&self, attempts: u32, proof: &Proof) -> KubernetesError {
+        self.refusal(HttpError::Deadline { attempts, last: format!("{}: no answer", self.url) }, proof)
     }
 
     /// Waits until the request is approved and signed, or refused.
@@ -201,8 +218,7 @@ impl Kubernetes {
         retry(Instant::now() + self.deadline, &PAUSES, tell, attempt).await.map_err(|gave_up| match gave_up {
             GaveUp::Permanent { error, .. } => error,
             GaveUp::Deadline { attempts, last } => {
-                let silence = || HttpError::Deadline { attempts, last: format!("{}: no answer", self.url) };
-                let last = Box::new(last.unwrap_or_else(|| self.refusal(silence(), proof)));
+                let last = Box::new(last.unwrap_or_else(|| self.silence(attempts, proof)));
                 KubernetesError::Late { within: self.deadline, last }
             }
         })
