@@ -1,9 +1,11 @@
 //! Approves what [`super::judge`] finds right, and leaves everything else to a person, with one line in the journal.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use serde::Deserialize as _;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::api::{Api, Met, is_answer, said};
 use super::judge::Request;
@@ -13,10 +15,19 @@ use crate::config::values::NodeName;
 use crate::engine::fault::quote;
 use crate::host::clock;
 use crate::host::http::HttpError;
+use crate::host::retry::{GaveUp, Policy, Tried, retry};
 use crate::journal::{Event, Teller};
 
 /// Where certificate signing requests are.
 pub const REQUESTS: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
+
+/// How long an administrator may be forbidden to approve: an API server that has just begun has not made its roles yet, and
+/// its admission asks those, not the certificate (k8s.io/kubernetes, plugin `CertificateApproval`).
+const YOUNG: Duration = Duration::from_secs(20);
+
+/// How often it is tried again.
+const PAUSES: Policy =
+    Policy { first: Duration::from_millis(250), cap: Duration::from_secs(2), growth: 2.0, jitter: 0.2 };
 
 /// The approver.
 pub struct Approver<'a> {
@@ -111,6 +122,16 @@ impl<'a> Approver<'a> {
             "lastUpdateTime": now,
             "lastTransitionTime": now,
         }]);
-        self.api.0.put(&format!("{REQUESTS}/{name}/approval"), &object).await.map(drop)
+        let path = format!("{REQUESTS}/{name}/approval");
+        let attempt = async || match self.api.0.put(&path, &object).await {
+            Ok(_) => Ok(()),
+            Err(error @ HttpError::Status { status: 403, .. }) => Err(Tried::Transient(error)),
+            Err(error) => Err(Tried::Permanent(error)),
+        };
+        let silence = |attempts| HttpError::Deadline { attempts, last: format!("{path}: no answer") };
+        retry(Instant::now() + YOUNG, &PAUSES, |_, _| (), attempt).await.map_err(|gave_up| match gave_up {
+            GaveUp::Permanent { error, .. } => error,
+            GaveUp::Deadline { attempts, last } => last.unwrap_or_else(|| silence(attempts)),
+        })
     }
 }
