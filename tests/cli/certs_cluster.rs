@@ -12,7 +12,7 @@ use nodeagent::host::facts::Facts;
 use tempfile::TempDir;
 
 use crate::certs::{extensions, openssl, path};
-use crate::world::{agent, scratch};
+use crate::world::{World, agent, scratch};
 
 /// Each pair of a controller with a member of the store: its CA, what it is for in the words of `openssl verify`, and its
 /// subject.
@@ -305,5 +305,28 @@ fn a_person_signs_a_controllers_requests_when_told_that_they_are() -> Result<()>
         let (pair, ca) = (controller.pki().join(format!("{name}.pem")), office.path().join(format!("{ca}.pem")));
         openssl(&["verify", "-x509_strict", "-CAfile", path(&ca)?, path(&pair)?])?;
     }
+    Ok(())
+}
+
+#[test]
+fn a_members_certificates_come_from_a_real_cfssl_by_its_profile_for_peers() -> Result<()> {
+    let world = World::new()?;
+    let start = world.start();
+    let yaml = fs::read_to_string(start.join("etc/nodeagent/node.yaml"))?;
+    let (_, rest) = yaml.split_once("      url: ").context("the sample has a signer")?;
+    let url = rest.lines().next().unwrap_or_default();
+    let cfssl = format!("cfssl: {{ url: '{url}', authKeyFile: /etc/nodeagent/cfssl.key }}");
+    let local = |ca: &str| format!("local: {{ key: /etc/kubernetes/pki/{ca}-key.pem }}");
+    let controller = Controller::new("ecdsa-p256", [&local("ca"), &cfssl, &local("front-proxy-ca")])?;
+    // The signer signs for the store, and shows a certificate of the store's CA.
+    fs::copy(start.join("etc/kubernetes/pki/ca.pem"), controller.pki().join("etcd-ca.pem"))?;
+    fs::remove_file(controller.pki().join("etcd-ca-key.pem"))?;
+    let key = controller.root().join("etc/nodeagent/cfssl.key");
+    fs::copy(start.join("etc/nodeagent/cfssl.key"), &key)?;
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600))?;
+    controller.ok(&["certs"])?;
+    controller.judge()?;
+    let again = controller.ok(&["certs"])?;
+    ensure!(again.contains("nothing to do"), "{again}");
     Ok(())
 }

@@ -269,13 +269,16 @@ fn sign(authority: &ca::Ca, directory: &Path) -> Result<(Killed, u16)> {
     fs::create_dir(directory)?;
     authority.write(directory)?;
     authority.issue_server(directory, "signer", Ipv4Addr::LOCALHOST.into())?;
-    let profile =
-        |usage: &str| json!({ "auth_key": "node", "expiry": "24h", "usages": ["signing", "digital signature", usage] });
+    let profile = |usages: &[&str]| {
+        let usages = [&["signing", "digital signature"], usages].concat();
+        json!({ "auth_key": "node", "expiry": "24h", "usages": usages })
+    };
+    let (client, server) = (profile(&["client auth"]), profile(&["server auth"]));
     let policy = json!({
         "auth_keys": { "node": { "type": "standard", "key": AUTH_KEY } },
         "signing": {
-            "default": profile("client auth"),
-            "profiles": { "client": profile("client auth"), "server": profile("server auth") },
+            "default": client,
+            "profiles": { "client": client, "server": server, "peer": profile(&["server auth", "client auth"]) },
         },
     });
     fs::write(directory.join("policy.json"), policy.to_string())?;

@@ -45,6 +45,9 @@ fn three_machines_become_a_cluster_and_come_back_unchanged() -> Result<()> {
         cluster.pods_reach_each_other(&WORKERS)?;
         eprintln!("{}", timeline::table(&cluster, &ready)?);
         kubeconfigs_serve_a_new_kubectl(&cluster)?;
+        let own = ["kubectl", "--kubeconfig=/etc/kubernetes/admin.conf", "get", "nodes", "--output=name"];
+        let nodes = cluster.node("controller-1")?.ok(&own)?;
+        ensure!(nodes.lines().count() == ALL.len(), "an administrator on the controller sees {nodes}");
 
         let mut before = Vec::new();
         for name in ALL {

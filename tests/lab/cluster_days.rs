@@ -198,7 +198,28 @@ fn moved(lab: &Lab, cluster: &mut Cluster<'_>) -> Result<()> {
     ensure!(addresses.contains(TO), "its addresses are {addresses}");
     cluster.pods_reach_each_other(&[stays.name, moves.name])?;
     // The API server speaks to its kubelet at the new address, and looks at its certificate.
-    runs_commands(cluster, moves.name)
+    runs_commands(cluster, moves.name)?;
+    renewed(cluster, moves.name)
+}
+
+/// A worker asks for its next certificates as itself, from inside of the confined unit that does so every hour.
+fn renewed(cluster: &Cluster<'_>, machine: &str) -> Result<()> {
+    let node = cluster.node(machine)?;
+    let pairs = ["kubelet-client", "kubelet-server", "kube-proxy-client"];
+    let serials = || -> Result<Vec<String>> {
+        let file = |pair: &str| format!("/etc/kubernetes/pki/{pair}.pem");
+        let serial = |pair: &&str| node.ok(&["openssl", "x509", "-noout", "-serial", "-in", &file(pair)]);
+        pairs.iter().map(serial).collect()
+    };
+    let before = serials()?;
+    // Another kind of key is as good a reason as age.
+    node.write("/etc/nodeagent/node.d/30-key.yaml", b"pki: { key: ecdsa-p256 }\n")?;
+    node.ok(&["systemctl", "start", "nodeagent-renew.service"])?;
+    for (before, after) in before.iter().zip(serials()?) {
+        ensure!(*before != after, "{after} was not renewed");
+    }
+    cluster.wait_for_heartbeat(machine)?;
+    runs_commands(cluster, machine)
 }
 
 /// A command in a machine's pod, by way of the API server and the kubelet.
