@@ -9,7 +9,7 @@ CACHE      := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/nodeagent
 THREADS    := 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo cluster lab-kubernetes bench test lint test-unit test-lab test-power soak check-static deny fuzz fuzz-short clean-lab
+.PHONY: help setup build demo cluster lab-kubernetes bench test lint test-unit test-lab test-power test-ha soak check-static deny fuzz fuzz-short clean-lab
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -58,7 +58,7 @@ test-unit: build ## unit tests, and tests on file trees: golden nodes, kill loop
 
 test-lab: build ## tests on real nodes, of the release binary
 	cargo build --locked --profile lab --example standin
-	NODEAGENT=$(abspath $(RELEASE)) cargo test --locked --profile lab --test lab -- --test-threads=$(THREADS) --skip power::
+	NODEAGENT=$(abspath $(RELEASE)) cargo test --locked --profile lab --test lab -- --test-threads=$(THREADS) --skip power:: --skip ha::
 
 # The drill and its control, one beside the other.
 test-power: build ## cut the power of a virtual machine at random moments of a bootstrap
@@ -67,7 +67,11 @@ test-power: build ## cut the power of a virtual machine at random moments of a b
 
 soak: export POWER_CUTS ?= 30
 soak: export POWER_POINTS ?= 300
-soak: test-power ## the drills that take long: thirty power cuts that are booted, three hundred that are judged
+soak: test-power test-ha ## the drills that take long: thirty power cuts that are booted, three hundred judged; a controller lost
+
+test-ha: build ## three controllers behind one name, one of which is lost
+	cargo build --locked --profile lab --example standin
+	NODEAGENT=$(abspath $(RELEASE)) cargo test --locked --profile lab --test lab -- --nocapture ha::
 
 # A check that cannot fail proves nothing: a program that is dynamic for sure must be objected to, and with status 1,
 # because any other says that it could not be read.

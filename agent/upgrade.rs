@@ -28,6 +28,9 @@ use crate::journal::{Event, Teller};
 /// How long the API server may take to say what it is: an upgrade is begun by a person, or by a boot that has a deadline.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// What stores something, or decides how it is stored.
+const STORES: [&str; 2] = ["etcd", "kube-apiserver"];
+
 /// What was put in place of what, as far as versions go.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Replacement {
@@ -84,7 +87,9 @@ pub enum Refused {
         why: String,
     },
     /// What was stored by a newer minor release is not for an older one.
-    #[error("go back from {program} {from} to {to}: what the newer one has stored, the older one may not read")]
+    #[error(
+        "replace {program} {from} by {to}, an older minor release: what the newer one has stored, the older one may not read"
+    )]
     Downgrade {
         /// The program.
         program: &'static str,
@@ -114,8 +119,8 @@ impl Explain for Refused {
                     .to_owned()
             }
             Self::Downgrade { program, .. } => format!(
-                "restore a snapshot of etcd that was taken before the upgrade (docs/cluster.md), or go on with the newer \
-                 {program}; nothing was touched"
+                "restore a snapshot of etcd that was taken before the upgrade (etcdutl snapshot restore), or go on with the \
+                 newer {program}; nothing was touched"
             ),
             Self::File(error) => return error.advice(),
         })
@@ -136,16 +141,21 @@ fn version_of(program: &str, link: &str) -> Option<Version> {
     below.split('/').next()?.parse().ok()
 }
 
+/// The version of a program that is asked for. One of somebody's own making follows no policy.
+fn asked_for(settings: &Settings, program: &str) -> Option<Version> {
+    let artifact = settings.install.artifacts.iter().find(|(name, _)| name.as_str() == program);
+    artifact.and_then(|(_, artifact)| artifact.version.parse().ok())
+}
+
 /// The kubelet that is asked for, if that is not the one in place.
 fn kubelet(settings: &Settings, root: &Root) -> Result<Option<Replacement>, FileError> {
-    let asked = settings.install.artifacts.iter().find(|(name, _)| name.as_str() == "kubelet");
-    // A version of somebody's own making follows no policy.
-    let Some(to) = asked.and_then(|(_, artifact)| artifact.version.parse().ok()) else { return Ok(None) };
+    let Some(to) = asked_for(settings, "kubelet") else { return Ok(None) };
     let from = placed(root, "kubelet")?;
     Ok((from.as_ref() != Some(&to)).then_some(Replacement { from, to }))
 }
 
-/// Refuses a kubelet that the cluster is not ready for, or whose node is not.
+/// Refuses programs that may not read what those in place have stored, and a kubelet that the cluster is not ready for, or
+/// whose node is not.
 ///
 /// An API server that cannot be asked holds up no first start, and no patch release: that it was not asked is told.
 pub async fn check(
@@ -156,15 +166,25 @@ pub async fn check(
     no_drain: bool,
     tell: &Teller,
 ) -> Result<(), Fault> {
-    // A controller's kubelet speaks to the API server of its own release.
-    if !matches!(settings.role, Role::Worker | Role::Edge) {
+    for program in STORES {
+        if let (Some(from), Some(to)) = (placed(root, program).map_err(Refused::File)?, asked_for(settings, program)) {
+            newer_stays(program, from, to)?;
+        }
+    }
+    if !settings.role.runs_pods() {
         return Ok(());
     }
     let Some(replacement) = kubelet(settings, root).map_err(Refused::File)? else { return Ok(()) };
     let url = identity.api_server(settings);
     let asked = ask(settings, identity, root, http, &url, replacement.is_minor() && !no_drain).await;
     match asked {
-        Ok(cluster) => Ok(judge(&replacement, identity, &url, &cluster)?),
+        Ok(mut cluster) => {
+            // A controller's own comes with it: the one that answers may be the one that goes.
+            if settings.role == Role::Controller {
+                cluster.server = asked_for(settings, "kube-apiserver").unwrap_or(cluster.server);
+            }
+            Ok(judge(&replacement, identity, &url, &cluster)?)
+        }
         Err(why) => {
             if let (Some(from), true) = (&replacement.from, replacement.is_minor() && !no_drain) {
                 let (node, from, to) = (identity.name.to_string(), from.to_string(), replacement.to);
@@ -268,19 +288,22 @@ fn undrained(node: &Value, pods: &Value) -> Option<String> {
 
 /// Refuses to go back to programs that may not read what those in place have stored.
 pub fn check_undoing(root: &Root, relinked: &[Relinked]) -> Result<(), Refused> {
-    for program in ["etcd", "kube-apiserver"] {
+    for program in STORES {
         let link = RootPath::literal(BIN).join(program);
         let Some(to) = relinked.iter().find(|relinked| relinked.path == link).and_then(|relinked| relinked.to.as_ref())
         else {
             continue;
         };
-        if let (Some(from), Some(to)) = (placed(root, program)?, version_of(program, to))
-            && to.release() < from.release()
-        {
-            return Err(Refused::Downgrade { program, from, to });
+        if let (Some(from), Some(to)) = (placed(root, program)?, version_of(program, to)) {
+            newer_stays(program, from, to)?;
         }
     }
     Ok(())
+}
+
+/// Refuses an older minor release.
+fn newer_stays(program: &'static str, from: Version, to: Version) -> Result<(), Refused> {
+    if to.release() < from.release() { Err(Refused::Downgrade { program, from, to }) } else { Ok(()) }
 }
 
 #[cfg(test)]

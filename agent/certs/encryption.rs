@@ -1,7 +1,7 @@
 //! How Secrets are encrypted at rest: the API server's `--encryption-provider-config`, from a file of keys.
 //!
-//! One key of 32 bytes in base64 per line. The first encrypts, all of them decrypt: a new key goes on top on every
-//! controller, and the old one goes when all Secrets were written anew
+//! One key of 32 bytes in base64 per line. The first encrypts, all of them decrypt: a new key comes last on every controller,
+//! then, when all of them can read with it, first; the old one goes when all Secrets were written anew
 //! (kubernetes.io/docs/tasks/administer-cluster/encrypt-data).
 
 use openssl::base64::decode_block;
@@ -74,13 +74,15 @@ impl Resource for Encryption {
 
     fn diff(&self, seen: &Seen) -> Result<Diff, CannotTell> {
         let Some(keys) = seen.bytes(&self.keys)? else {
-            let advice = "put the cluster's keys there, the same on every controller, or take pki.encryptionKey away";
+            let advice = "put the cluster's keys there, the same on every controller; only where no Secret was ever encrypted, take \
+                          pki.encryptionKey away";
             let why = "there is no such file";
             return Err(CannotTell { advice: Some(advice.to_owned()), ..CannotTell::new(&self.keys, why) });
         };
         if let Some(open) = exposed(seen.entry(&self.keys)?) {
             let why = format!("others than root could read it ({})", open.now);
-            let advice = "make a new key, as the file's first line, with mode 0600";
+            let advice =
+                "chmod 600 it, and replace the key: a new one as the last line on every controller, then as the first";
             return Err(CannotTell { advice: Some(advice.to_owned()), ..CannotTell::new(&self.keys, why) });
         }
         let config = self.render(keys)?;

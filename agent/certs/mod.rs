@@ -26,6 +26,7 @@ pub mod request;
 mod service_account;
 pub mod show;
 pub mod signer;
+mod signing_ca;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -40,6 +41,7 @@ pub use self::needs::{KUBELET_CLIENT, KUBELET_SERVER, pair_path};
 use self::pair::Pair;
 use self::service_account::ServiceAccountKey;
 use self::signer::{Offline, chosen};
+use self::signing_ca::SigningCa;
 use crate::config::settings::{Role, Settings, Signer};
 use crate::config::values::{RootPath, UnitName};
 use crate::engine::change::Debt;
@@ -122,7 +124,11 @@ fn shared_secrets(settings: &Settings) -> Vec<Planned> {
         id: Id::new(Step::Certs, "service-accounts"),
         why: settings.origins.of("pki.serviceAccountKey"),
         owes: readers(),
-        what: Box::new(ServiceAccountKey::new(&settings.certs.service_account_key, controllers < 2)),
+        // A store of several members is mostly one of several controllers.
+        what: Box::new(ServiceAccountKey::new(
+            &settings.certs.service_account_key,
+            controllers < 2 && (settings.etcd.members.len() < 2 || controllers == 1),
+        )),
     };
     let encryption = settings.certs.encryption_key.as_ref().map(|keys| Planned {
         id: Id::new(Step::Certs, "encryption"),
@@ -130,7 +136,20 @@ fn shared_secrets(settings: &Settings) -> Vec<Planned> {
         owes: vec![api_server()],
         what: Box::new(Encryption { keys: keys.clone(), path: RootPath::literal(ENCRYPTION_CONF) }),
     });
-    std::iter::once(service_accounts).chain(encryption).collect()
+    let signing = match &settings.certs.signer {
+        Signer::Local { key, remove_after_use: false } => Some(Planned {
+            id: Id::new(Step::Certs, "signing-ca"),
+            why: settings.origins.of("pki.ca"),
+            owes: vec![Debt::Restart(UnitName::literal(needs::CONTROLLER_MANAGER))],
+            what: Box::new(SigningCa {
+                ca: settings.certs.ca.clone(),
+                key: key.clone(),
+                path: settings.certs.dir.join("signing-ca.pem"),
+            }),
+        }),
+        _ => None,
+    };
+    std::iter::once(service_accounts).chain(encryption).chain(signing).collect()
 }
 
 fn pair(settings: &Settings, identity: &Identity, need: Need) -> Planned {
@@ -166,12 +185,18 @@ fn kubeconfig(settings: &Settings, identity: &Identity, path: &str, client: &str
 
 /// What becomes of each CA's key where that is what signs.
 ///
-/// A controller holds them by right: the controller manager signs with the cluster's.
+/// A controller holds them by right: the controller manager signs with the cluster's. So does a member of the store that
+/// store's own.
 fn ca_keys(settings: &Settings, needs: &[Need]) -> Vec<Planned> {
     let mut all = Vec::new();
     for (name, why, ca) in of_own(settings) {
         let Signer::Local { key, remove_after_use } = &ca.signer else { continue };
-        if settings.role == Role::Controller && !remove_after_use {
+        let by_right = match settings.role {
+            Role::Controller => true,
+            Role::Etcd => name == "etcd-ca",
+            Role::Worker | Role::Edge => false,
+        };
+        if by_right && !remove_after_use {
             continue;
         }
         let planned = |name: String, what: Box<dyn Resource>| Planned {
@@ -263,6 +288,7 @@ pki:
         insta::assert_snapshot!(plan.iter().map(line).collect::<Vec<_>>().join("\n"), @r#"
         certs/service-accounts key that signs service accounts' tokens, /etc/kubernetes/pki/sa-key.pem | restart kube-apiserver.service, restart kube-controller-manager.service
         certs/encryption /etc/kubernetes/encryption.conf (Secrets are encrypted at rest, with the keys of /etc/kubernetes/pki/encryption.key) | restart kube-apiserver.service
+        certs/signing-ca /etc/kubernetes/pki/signing-ca.pem (the certificate of /etc/kubernetes/pki/ca-key.pem, for the controller manager) | restart kube-controller-manager.service
         certs/etcd-server etcd's serving certificate (CN=worker-01, signed by cfssl at https://10.10.30.1:8888, profile "peer") | 
         certs/etcd-peer etcd's certificate among its members (CN=worker-01, signed by cfssl at https://10.10.30.1:8888, profile "peer") | 
         certs/api-server API server's serving certificate (CN=kube-apiserver, signed by the CA's key /etc/kubernetes/pki/ca-key.pem on this machine) | 

@@ -168,7 +168,8 @@ async fn show(global: &Global) -> Result<Exit, Fault> {
     let dir = &node.settings.certs.dir;
     let is_pem = |name: &str| [".pem", ".crt"].iter().any(|end| name.ends_with(end));
     let others: Vec<RootPath> =
-        host.root.list(dir)?.iter().filter(|name| is_pem(name)).map(|name| dir.join(name)).collect();
+        // A name that no path can have is none of ours.
+        host.root.list(dir)?.iter().filter(|name| is_pem(name)).filter_map(|name| format!("{dir}/{name}").parse().ok()).collect();
     let seen = host.see(&show::reads(&node.settings, &node.identity, &others)).await;
     let all = show::show(&node.settings, &node.identity, &others, &seen).map_err(Unreadable)?;
     match global.output {

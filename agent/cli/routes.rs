@@ -57,8 +57,9 @@ pub async fn run(args: RoutesArgs, global: &Global, tell: &Teller) -> Result<Exi
             tell.tell(&Event::RoutesChanged { added: &list(&kept.added), removed: &list(&kept.removed) });
         }
         let refused = list(&kept.refused);
+        // Also where one machine cannot be reached: all others' pods can, and nobody must wait for that one.
+        notify::ready();
         if refused.is_empty() {
-            notify::ready();
             notify::status(&format!("{} routes to other nodes' pods", wanted.len()));
         } else {
             notify::status(&refused);

@@ -21,14 +21,26 @@ const CONTROL_PLANE: &str = "node-role.kubernetes.io/control-plane";
 /// What `control-plane` was called before 1.24 (kubernetes/enhancements 2067).
 const MASTER: &str = "node-role.kubernetes.io/master";
 const EDGE: &str = "node-role.kubernetes.io/edge";
+/// What controllers may have of these.
+const BOTH: [&str; 2] = [CONTROL_PLANE, MASTER];
 
-/// The keys that a role stands for: each is a label, and a taint with `NoSchedule`.
-fn marks(role: Role, release: &Version) -> &'static [&'static str] {
+/// What a role stands for.
+#[derive(Debug, Clone, Copy, Default)]
+struct Marks {
+    labels: &'static [&'static str],
+    /// Each with `NoSchedule`.
+    taints: &'static [&'static str],
+}
+
+/// The marks of a role. What came with releases before 1.24 tolerates `master` alone, although `control-plane` was a label
+/// since 1.20; 1.24 has both taints (kubernetes/enhancements 2067).
+fn marks(role: Role, release: &Version) -> Marks {
     match role {
-        Role::Controller if release.is_at_least(1, 24) => &[CONTROL_PLANE],
-        Role::Controller => &[CONTROL_PLANE, MASTER],
-        Role::Edge => &[EDGE],
-        _ => &[],
+        Role::Controller if release.is_at_least(1, 25) => Marks { labels: &[CONTROL_PLANE], taints: &[CONTROL_PLANE] },
+        Role::Controller if release.is_at_least(1, 24) => Marks { labels: &[CONTROL_PLANE], taints: &BOTH },
+        Role::Controller => Marks { labels: &BOTH, taints: &[MASTER] },
+        Role::Edge => Marks { labels: &[EDGE], taints: &[EDGE] },
+        _ => Marks::default(),
     }
 }
 
@@ -66,15 +78,15 @@ impl<'a> Marker<'a> {
         let before = self.memo.of(&key).and_then(|text| text.split_once(' '));
         let before = before.filter(|(_, of)| *of == uid).map(|(role, _)| role);
         let role = entry.role.to_string();
-        if before == Some(&role) || (before.is_none() && marks(entry.role, self.release).is_empty()) {
+        if before == Some(&role) || (before.is_none() && marks(entry.role, self.release).labels.is_empty()) {
             return Ok(());
         }
         // What another release would have called it goes as well.
         let old_role = [Role::Controller, Role::Edge].into_iter().find(|role| before == Some(&role.to_string()));
-        let old: &[&str] = match old_role {
-            Some(Role::Controller) => &[CONTROL_PLANE, MASTER],
+        let old = match old_role {
+            Some(Role::Controller) => Marks { labels: &BOTH, taints: &BOTH },
             Some(role) => marks(role, self.release),
-            None => &[],
+            None => Marks::default(),
         };
         if let Some(patch) = patch(node, old, marks(entry.role, self.release)) {
             match self.api.0.patch(&format!("{NODES}/{name}"), "application/merge-patch+json", &patch).await {
@@ -98,17 +110,22 @@ impl<'a> Marker<'a> {
 
 /// What changes a Node's marks (RFC 7386); nothing if they are right. Taints are one list, so the patch names the version of
 /// the Node that it is for.
-fn patch(node: &Value, old: &[&str], new: &[&str]) -> Option<Value> {
-    let gone: Vec<&str> = old.iter().copied().filter(|key| !new.contains(key)).collect();
+fn patch(node: &Value, old: Marks, new: Marks) -> Option<Value> {
+    let gone = |old: &[&'static str], new: &[&str]| -> Vec<&'static str> {
+        old.iter().copied().filter(|key| !new.contains(key)).collect()
+    };
     let has = &node["metadata"]["labels"];
     let mut labels = Map::new();
-    labels.extend(gone.iter().filter(|key| !has[**key].is_null()).map(|key| ((*key).to_owned(), Value::Null)));
-    labels.extend(new.iter().filter(|key| has[**key].is_null()).map(|key| ((*key).to_owned(), json!(""))));
+    let no_labels = gone(old.labels, new.labels);
+    labels.extend(no_labels.iter().filter(|key| !has[**key].is_null()).map(|key| ((*key).to_owned(), Value::Null)));
+    labels.extend(new.labels.iter().filter(|key| has[**key].is_null()).map(|key| ((*key).to_owned(), json!(""))));
 
     let is = |taint: &Value, key: &str| taint["key"] == key && taint["effect"] == "NoSchedule";
     let now: Vec<Value> = node["spec"]["taints"].as_array().cloned().unwrap_or_default();
-    let mut taints: Vec<Value> = now.iter().filter(|taint| !gone.iter().any(|key| is(taint, key))).cloned().collect();
-    let missing = new.iter().filter(|key| !now.iter().any(|taint| is(taint, key)));
+    let no_taints = gone(old.taints, new.taints);
+    let mut taints: Vec<Value> =
+        now.iter().filter(|taint| !no_taints.iter().any(|key| is(taint, key))).cloned().collect();
+    let missing = new.taints.iter().filter(|key| !now.iter().any(|taint| is(taint, key)));
     taints.extend(missing.map(|key| json!({ "key": key, "effect": "NoSchedule" })));
 
     if labels.is_empty() && taints == now {
@@ -122,14 +139,18 @@ fn patch(node: &Value, old: &[&str], new: &[&str]) -> Option<Value> {
 mod tests {
     use super::*;
 
+    const NONE: Marks = Marks { labels: &[], taints: &[] };
+    const OF_EDGE: Marks = Marks { labels: &[EDGE], taints: &[EDGE] };
+
     #[test]
-    fn a_role_is_a_label_and_a_taint_and_before_1_24_two_of_a_controllers() {
+    fn a_role_is_a_label_and_a_taint_and_a_controller_has_those_of_its_release() {
         let old: Version = "v1.20.2".parse().expect("a version");
         let new: Version = "v1.34.2".parse().expect("a version");
-        assert_eq!(marks(Role::Controller, &old), [CONTROL_PLANE, MASTER]);
-        assert_eq!(marks(Role::Controller, &new), [CONTROL_PLANE]);
-        assert_eq!(marks(Role::Edge, &old), [EDGE]);
-        assert!(marks(Role::Worker, &old).is_empty());
+        let both = |role, release: &Version| (marks(role, release).labels, marks(role, release).taints);
+        assert_eq!(both(Role::Controller, &old), (&[CONTROL_PLANE, MASTER][..], &[MASTER][..]));
+        assert_eq!(both(Role::Controller, &new), (&[CONTROL_PLANE][..], &[CONTROL_PLANE][..]));
+        assert_eq!(both(Role::Edge, &old), (&[EDGE][..], &[EDGE][..]));
+        assert!(marks(Role::Worker, &old).labels.is_empty());
     }
 
     #[test]
@@ -138,17 +159,17 @@ mod tests {
         let edge = json!({ "key": EDGE, "effect": "NoSchedule" });
         let node = |labels: Value, taints: Value| json!({ "metadata": { "labels": labels, "resourceVersion": "7" }, "spec": { "taints": taints } });
         let fresh = node(json!({ "a": "b" }), json!([not_ready]));
-        let got = patch(&fresh, &[], &[EDGE]).expect("a patch");
+        let got = patch(&fresh, NONE, OF_EDGE).expect("a patch");
         assert_eq!(got["metadata"], json!({ "labels": { EDGE: "" }, "resourceVersion": "7" }));
         assert_eq!(got["spec"]["taints"], json!([not_ready, edge]));
 
-        let bare = patch(&json!({ "metadata": {}, "spec": {} }), &[], &[EDGE]).expect("a patch");
+        let bare = patch(&json!({ "metadata": {}, "spec": {} }), NONE, OF_EDGE).expect("a patch");
         assert_eq!(bare["spec"]["taints"], json!([edge]));
 
         let marked = node(json!({ EDGE: "" }), json!([edge, not_ready]));
-        assert_eq!(patch(&marked, &[], &[EDGE]), None);
-        let got = patch(&marked, &[EDGE], &[]).expect("a patch");
+        assert_eq!(patch(&marked, NONE, OF_EDGE), None);
+        let got = patch(&marked, OF_EDGE, NONE).expect("a patch");
         assert_eq!((&got["metadata"]["labels"], &got["spec"]["taints"]), (&json!({ EDGE: null }), &json!([not_ready])));
-        assert_eq!(patch(&fresh, &[EDGE], &[]), None, "there was nothing to take");
+        assert_eq!(patch(&fresh, OF_EDGE, NONE), None, "there was nothing to take");
     }
 }

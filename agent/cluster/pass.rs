@@ -16,7 +16,7 @@ use super::tokens;
 use crate::config::Source;
 use crate::config::manifests::manifests;
 use crate::config::values::RootPath;
-use crate::engine::fault::Explain as _;
+use crate::engine::fault::{Explain as _, quote};
 use crate::host::clock;
 use crate::host::http::HttpError;
 use crate::host::root::Root;
@@ -132,7 +132,10 @@ impl<'a> Pass<'a> {
         names.retain(is_manifest);
         names.sort_unstable();
         for name in names {
-            let path = dir.join(&name);
+            let Ok(path) = format!("{dir}/{name}").parse::<RootPath>() else {
+                self.complain(ADDONS, format!("{} is no name that a file can be read by", quote(&name)), "rename it");
+                continue;
+            };
             let file = self.root.display(&path);
             let text = match self.root.read(&path) {
                 Ok(text) => text.unwrap_or_default(),

@@ -486,6 +486,8 @@ fn what_does_not_go_together_in_a_cluster() {
         ("cluster: { nodes: { w1: { address: 10.10.30.11 } } }", "that of c1, too"),
         ("cluster: { nodes: { w1: { podCIDR: 10.245.1.0/24 } } }", "no part of cluster.podCIDR"),
         ("cluster: { nodes: { w1: { podCIDR: 10.244.0.128/25 } } }", "overlaps that of c1"),
+        ("cluster: { nodes: { w1: { address: 'fd00::21' } } }", "not of the family of its address fd00::21"),
+        ("cluster: { nodes: { w1: { podCIDR: 10.244.1.4/31 } } }", "no room for a bridge and pods"),
         ("cluster: { nodes: { e1: { role: etcd, address: 10.10.30.31, podCIDR: 10.244.2.0/24 } } }", "runs no pods"),
         ("cluster: { nodes: { c1: { role: worker } } }", "not what role says: controller"),
         ("node: { name: c9 }", "this node, c9, is not among them"),

@@ -1,6 +1,7 @@
 //! A cluster's CAs: certificate and key of each, in a directory of the operator's.
 
 use std::path::Path;
+use std::time::SystemTime;
 
 use crate::certs::issue::{IssueError, self_signed};
 use crate::certs::key::{Key, KeyError};
@@ -71,6 +72,11 @@ impl Explain for AuthorityError {
     }
 }
 
+/// A CA's certificate for a key of its own, in PEM, good for so many days.
+pub fn certificate(wanted: NewAuthority, key: &Key, now: SystemTime, days: u32) -> Result<Vec<u8>, AuthorityError> {
+    Ok(self_signed(wanted.common_name, key, now, days)?)
+}
+
 /// Makes CAs, good for so many days, and returns their files: keys 0600, certificates for everyone. All of them or none,
 /// as far as what is there already decides it.
 pub fn make(dir: &Path, wanted: &[NewAuthority], kind: KeyKind, days: u32) -> Result<Vec<String>, Fault> {
@@ -83,7 +89,7 @@ pub fn make(dir: &Path, wanted: &[NewAuthority], kind: KeyKind, days: u32) -> Re
     let mut made = Vec::new();
     for authority in wanted {
         let key = Key::generate(kind).map_err(AuthorityError::from)?;
-        let certificate = self_signed(authority.common_name, &key, clock::now(), days).map_err(AuthorityError::from)?;
+        let certificate = certificate(*authority, &key, clock::now(), days)?;
         let [key_file, certificate_file] = authority.files();
         // The key first: a certificate without its key would look like a CA that has lost it.
         root.put(&key_file, &key.to_pem().map_err(AuthorityError::from)?, Meta::SECRET)?;

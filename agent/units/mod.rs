@@ -10,7 +10,6 @@ mod pod_network;
 pub mod versions;
 
 use std::collections::BTreeSet;
-use std::slice;
 
 use self::components::{Component, ConfigFile, Node};
 use crate::config::catalogue::IMAGES_UNIT;
@@ -124,7 +123,8 @@ fn renewal(settings: &Settings, why: &Origin, all: &mut Vec<Planned>) -> Planned
     all.push(planned(RENEWAL.0.to_owned(), why, vec![Debt::DaemonReload], Box::new(unit)));
     let elsewhere = renewed_elsewhere(settings);
     if !elsewhere.is_empty() {
-        let lines: Vec<String> = elsewhere.iter().map(writable).collect();
+        // One that is not there, or not any more, keeps nothing else from being renewed: hence the dash.
+        let lines: Vec<String> = elsewhere.iter().map(|dir| writable(dir).replacen("=\"", "=\"-", 1)).collect();
         let text = format!("# Written by nodeagent: where pki says that keys are.\n[Service]\n{}", lines.concat());
         let path = RootPath::literal(UNIT_DIR).join(&format!("{}.d/90-nodeagent.conf", RENEWAL.0));
         after.push(Thing::Stat(path.clone()));
@@ -186,11 +186,22 @@ fn service(unit: &UnitName, text: &str, mut after: Vec<Thing>, why: &Origin, all
 
 /// The unit's `.env`: one line of flags, quoted for `EnvironmentFile=` (systemd.exec(5)).
 fn env_file(component: &Component) -> String {
+    // systemd splits `$ARGS` at white space, and respects quotes while it does (systemd.service(5), "Command lines").
+    let word = |word: &String| {
+        if word.contains(|c: char| c.is_whitespace() || "\"'\\".contains(c)) {
+            format!("\"{}\"", word.replace('\\', "\\\\").replace('"', "\\\""))
+        } else {
+            word.clone()
+        }
+    };
     let line = |name: &str, words: &[String]| {
-        let escaped = words.join(" ").replace('\\', "\\\\").replace('"', "\\\"");
+        let escaped = words.iter().map(word).collect::<Vec<_>>().join(" ").replace('\\', "\\\\").replace('"', "\\\"");
         format!("{name}=\"{escaped}\"\n")
     };
-    let vars: String = component.vars.iter().map(|(name, value)| line(name, slice::from_ref(value))).collect();
+    // `${NAME}` is one word, whatever is in it.
+    let var =
+        |(name, value): &(&str, String)| format!("{name}=\"{}\"\n", value.replace('\\', "\\\\").replace('"', "\\\""));
+    let vars: String = component.vars.iter().map(var).collect();
     format!(
         "# Written by nodeagent for {}; put changes into node.yaml.\n{}{}{vars}",
         component.unit,

@@ -378,11 +378,13 @@ fn a_fresh_cluster_gets_what_it_lacks_once() -> Result<()> {
 
 /// Each node has the labels and taints of its role, and keeps its own.
 fn marked(plane: &ControlPlane<'_>) -> Result<()> {
-    for (name, keys) in [
-        ("controller-01", &["node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master"][..]),
-        ("edge-01", &["node-role.kubernetes.io/edge"]),
-        ("worker-01", &[]),
-        ("stranger", &[]),
+    const MASTER: &str = "node-role.kubernetes.io/master";
+    const EDGE: &str = "node-role.kubernetes.io/edge";
+    for (name, keys, tainted) in [
+        ("controller-01", &["node-role.kubernetes.io/control-plane", MASTER][..], &[MASTER][..]),
+        ("edge-01", &[EDGE], &[EDGE]),
+        ("worker-01", &[], &[]),
+        ("stranger", &[], &[]),
     ] {
         let node = get(plane, &["node", name])?;
         let labels = node["metadata"]["labels"].as_object().context("labels")?;
@@ -391,7 +393,7 @@ fn marked(plane: &ControlPlane<'_>) -> Result<()> {
         let taints = node["spec"]["taints"].as_array().cloned().unwrap_or_default();
         let roles: Vec<Value> =
             taints.into_iter().filter(|t| t["key"].as_str().is_some_and(|k| k.contains("role"))).collect();
-        let want: Vec<Value> = keys.iter().map(|key| json!({ "key": key, "effect": "NoSchedule" })).collect();
+        let want: Vec<Value> = tainted.iter().map(|key| json!({ "key": key, "effect": "NoSchedule" })).collect();
         ensure!(roles == want, "{name}: {roles:?}");
     }
     Ok(())

@@ -66,6 +66,11 @@ impl Resolver<'_> {
                 let shared = nodes.iter().find(|(_, entry)| entry.pod_cidr.is_some_and(|other| overlap(&other, cidr)));
                 if !pods.contains(cidr.nth(0)) || cidr.prefix() < pods.prefix() {
                     self.refuse(&key, format!("{cidr} is no part of cluster.podCIDR {pods}"));
+                } else if cidr.nth(0).is_ipv4() != address.is_ipv4() {
+                    let message = format!("{cidr} is not of the family of its address {address}: no route leads there");
+                    self.refuse(&key, message);
+                } else if !cidr.contains(cidr.nth(3)) {
+                    self.refuse(&key, format!("{cidr} has no room for a bridge and pods: give a /30 or a larger one"));
                 } else if let Some((other, _)) = shared {
                     self.refuse(&key, format!("{cidr} overlaps that of {other}: no address may be of two nodes' pods"));
                 } else if !role.runs_pods() {

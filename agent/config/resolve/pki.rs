@@ -9,7 +9,7 @@ use crate::config::settings::{self, CaSettings, CertsSettings, KeyKind, Role, Si
 use crate::config::values::{CertName, CommonName, RootPath};
 
 /// The names of the pairs that roles need, and of the CAs and keys beside them.
-const OF_ROLES: [&str; 18] = [
+const OF_ROLES: [&str; 19] = [
     "admin-client",
     "api-server",
     "api-server-etcd-client",
@@ -28,6 +28,7 @@ const OF_ROLES: [&str; 18] = [
     "kubelet-server",
     "sa-key",
     "scheduler-client",
+    "signing-ca",
 ];
 
 impl Resolver<'_> {

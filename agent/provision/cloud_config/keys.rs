@@ -121,6 +121,12 @@ impl Keys {
 
 fn find_ca(dir: &Path, store: &mut Store, new: NewAuthority, kind: KeyKind, now: SystemTime) -> Result<Ca, Fault> {
     let [key_file, certificate_file] = new.files();
+    // A run that was killed between the two left the key alone: nobody has had a certificate of it yet.
+    if let (Some(key), None) = (store.read(&key_file)?, store.read(&certificate_file)?) {
+        let shown = store.display(&key_file);
+        let key = Key::from_pem(&Zeroizing::new(key)).map_err(|source| KeysError::Unusable { path: shown, source })?;
+        store.put(&certificate_file, &authority::certificate(new, &key, now, CA_DAYS)?, Meta::FILE)?;
+    }
     if store.read(&key_file)?.is_none() && store.read(&certificate_file)?.is_none() {
         authority::make(dir, &[new], kind, CA_DAYS)?;
         store.note(&key_file);

@@ -33,7 +33,7 @@ use zeroize::Zeroizing;
 use crate::config::Source;
 use crate::config::cluster::{Cluster, NodeConfig};
 use crate::config::kept::{self, Allocations, BootstrapTokens};
-use crate::config::settings::{Role, Signer};
+use crate::config::settings::{Proxy, Role, Signer};
 use crate::config::values::{Cidr, NodeName, RootPath, Sha256};
 use crate::engine::change::Meta;
 use crate::engine::fault::{Class, Explain, Fault};
@@ -147,7 +147,8 @@ impl Explain for CloudConfigError {
                      list each artifact, and give the larger pieces of `config` in another way"
                 }
                 Self::HoldsSecret { .. } => {
-                    "whoever can read a machine's user-data could sign certificates: take it out of `defaults` and `config`"
+                    "many can read a machine's user-data: take it out of `defaults`, `roles` and `config`, and bring it to the \
+                     machine by hand, in a file of /etc/nodeagent/node.d with mode 0600"
                 }
                 Self::Reserved { .. } => "name another directory for the CAs with --pki",
             }
@@ -232,6 +233,8 @@ struct Files {
     user_data: [(&'static str, Zeroizing<String>); 4],
     config_drive: Zeroizing<Vec<u8>>,
     secrets: Vec<Secret>,
+    /// Whether the configuration holds the password of a proxy.
+    proxy_login: bool,
 }
 
 impl Files {
@@ -265,7 +268,11 @@ impl Files {
         let [(_, cloud_init), (_, coreos), ..] = &user_data;
         let config_drive = Zeroizing::new(image::config_drive(cloud_init, coreos, &meta_data));
         let user_data = user_data.map(|(file, text)| (file, Zeroizing::new(text)));
-        Self { node_yaml, user_data, config_drive, secrets: node::secrets(config, keys, tokens) }
+        let proxy_login = match &config.settings.download.proxy {
+            Proxy::Named { url, .. } => url.login().is_some(),
+            Proxy::OfEnvironment => false,
+        };
+        Self { node_yaml, user_data, config_drive, secrets: node::secrets(config, keys, tokens), proxy_login }
     }
 
     /// Whether these can be given away: no key in what many can read, and not more than is taken.
@@ -274,11 +281,25 @@ impl Files {
             if let Some(secret) = held(text, keys) {
                 return Err(CloudConfigError::HoldsSecret { node: name.clone(), file, secret: secret.to_owned() });
             }
+            if self.proxy_login {
+                let secret = "download.proxy's password".to_owned();
+                return Err(CloudConfigError::HoldsSecret { node: name.clone(), file, secret });
+            }
             if text.len() > MOST && !any_size && *file != "config.bu" {
                 return Err(CloudConfigError::TooLarge { node: name.clone(), file, size: text.len() });
             }
         }
         Ok(())
+    }
+
+    /// What each secret's file is called here: as on the machine, or by its whole path where another one is called so.
+    fn secret_names(&self) -> Vec<String> {
+        let namesakes = |name: &str| self.secrets.iter().filter(|secret| secret.path.name() == name).count();
+        let name = |secret: &Secret| match secret.path.name() {
+            name if namesakes(name) == 1 => name.to_owned(),
+            _ => secret.path.relative().replace('/', "-"),
+        };
+        self.secrets.iter().map(name).collect()
     }
 
     fn write(&self, store: &mut Store, dir: &RootPath) -> Result<Vec<MadeSecret>, Fault> {
@@ -291,15 +312,21 @@ impl Files {
         store.put(&dir.join("config-2.img"), &self.config_drive, Meta::SECRET)?;
         let mut brought = Vec::new();
         let mut listed = serde_json::Map::new();
-        if self.secrets.is_empty() {
+        let closed = dir.join("secrets");
+        // What another role or another setting had brought here is not to be brought any more: the listing goes first.
+        let names = self.secret_names();
+        if names.is_empty() {
+            store.remove(&dir.join("secrets.yaml"))?;
+        }
+        store.remove_others(&closed, &names)?;
+        if names.is_empty() {
             return Ok(brought);
         }
-        let closed = dir.join("secrets");
         store.dir(&closed, Meta::root(0o700))?;
-        for Secret { path, content } in &self.secrets {
-            let (file, mode) = (closed.join(path.name()), format!("{:04o}", Meta::SECRET.mode));
+        for (Secret { path, content }, name) in self.secrets.iter().zip(names) {
+            let (file, mode) = (closed.join(&name), format!("{:04o}", Meta::SECRET.mode));
             store.put(&file, content.as_bytes(), Meta::SECRET)?;
-            listed.insert(path.name().to_owned(), json!({ "path": path, "mode": mode }));
+            listed.insert(name, json!({ "path": path, "mode": mode }));
             brought.push(MadeSecret { file: store.display(&file), path: path.clone(), mode });
         }
         let header = "# Bring each file of secrets/ to its path on the machine, root's, with this mode.\n";

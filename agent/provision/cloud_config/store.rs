@@ -59,6 +59,21 @@ impl Store {
         self.written.push(self.root.display(path));
     }
 
+    /// Removes a file, if it is there.
+    pub fn remove(&self, path: &RootPath) -> Result<(), FileError> {
+        self.root.remove(path).map(drop)
+    }
+
+    /// Removes what is in a directory, but for these files.
+    pub fn remove_others(&self, dir: &RootPath, keep: &[String]) -> Result<(), FileError> {
+        for name in self.root.list(dir)?.iter().filter(|name| !keep.contains(name)) {
+            if let Ok(path) = format!("{dir}/{name}").parse() {
+                self.remove(&path)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Makes a directory, or gives one that is there the mode that it has to have.
     pub fn dir(&self, dir: &RootPath, meta: Meta) -> Result<(), FileError> {
         self.root.make_own_dirs(dir, meta)

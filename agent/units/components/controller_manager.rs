@@ -26,7 +26,8 @@ pub fn component(node: &Node<'_>) -> Component {
     ];
     // Where another holds the CA's key, or nobody may keep it, certificates are not signed through Kubernetes.
     if let Signer::Local { key, remove_after_use: false } = &certs.signer {
-        args.push(format!("--cluster-signing-cert-file={}", certs.ca));
+        // One certificate, where pki.ca may hold several.
+        args.push(format!("--cluster-signing-cert-file={}", certs.dir.join("signing-ca.pem")));
         args.push(format!("--cluster-signing-key-file={key}"));
     }
     if let Some(front_proxy) = &certs.front_proxy {

@@ -74,8 +74,9 @@ fn manifests_dir(path: RootPath) -> ManagedDir {
     ManagedDir { path, meta: Meta::root(0o700) }
 }
 
-/// containerd's configuration: who manages control groups there must do so for the kubelet, too.
-const CONTAINERD: &str = "/etc/containerd/config.toml";
+/// Where containerd's configuration is: who manages control groups there must do so for the kubelet, too. The second is
+/// Flatcar's own, which its unit names and which is in force until there is a first.
+const CONTAINERD: [&str; 2] = ["/etc/containerd/config.toml", "/usr/share/containerd/config.toml"];
 
 /// What programs resolve names by.
 const RESOLVER: &str = "/etc/resolv.conf";
@@ -97,11 +98,9 @@ impl Resource for KubeletConfig {
     }
 
     fn reads(&self) -> Vec<Thing> {
-        vec![
-            Thing::File(self.path.clone()),
-            Thing::File(RootPath::literal(CONTAINERD)),
-            Thing::Stat(RootPath::literal(RESOLVER)),
-        ]
+        let containerd = CONTAINERD.map(|path| Thing::File(RootPath::literal(path)));
+        let own = [Thing::File(self.path.clone()), Thing::Stat(RootPath::literal(RESOLVER))];
+        containerd.into_iter().chain(own).collect()
     }
 
     fn makes(&self) -> Vec<Thing> {
@@ -110,8 +109,11 @@ impl Resource for KubeletConfig {
 
     fn diff(&self, seen: &Seen) -> Result<Diff, CannotTell> {
         let mut config = self.config.clone();
-        let containerd = seen.bytes(&RootPath::literal(CONTAINERD))?.unwrap_or_default();
-        config["cgroupDriver"] = json!(cgroup_driver(containerd));
+        let mut containerd = None;
+        for path in CONTAINERD {
+            containerd = containerd.or(seen.bytes(&RootPath::literal(path))?);
+        }
+        config["cgroupDriver"] = json!(cgroup_driver(containerd.unwrap_or_default()));
         if matches!(seen.entry(&RootPath::literal(RESOLVER))?, Entry::Link(to) if to.ends_with("/stub-resolv.conf")) {
             config["resolvConf"] = json!(BEHIND_STUB);
         }

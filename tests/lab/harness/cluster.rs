@@ -54,6 +54,8 @@ pub struct Cluster<'lab> {
     pub nodes: BTreeMap<&'static str, Node<'lab>>,
     /// When each was powered on.
     pub powered_on: Times,
+    /// The controller that the operator asks, where the cluster's name for them means nothing on this machine.
+    pub server: Option<&'static str>,
     lab: &'lab Lab,
     directory: PathBuf,
     inventory: PathBuf,
@@ -98,8 +100,15 @@ impl<'lab> Cluster<'lab> {
         // It is the controller's own.
         lab.net().give_up(CONTROLLER)?;
         let inventory = directory.join("inventory");
-        let mut cluster =
-            Self { nodes: BTreeMap::new(), powered_on: BTreeMap::new(), lab, directory, inventory, kubectl };
+        let mut cluster = Self {
+            nodes: BTreeMap::new(),
+            powered_on: BTreeMap::new(),
+            server: None,
+            lab,
+            directory,
+            inventory,
+            kubectl,
+        };
         let made = cluster.cloud_config(yaml)?;
         for machine in machines {
             let node = cluster.make(*machine, &made["nodes"][machine.name])?;
@@ -186,8 +195,10 @@ impl<'lab> Cluster<'lab> {
         let config = format!("--kubeconfig={}", self.inventory.join("admin.conf").display());
         let home = format!("HOME={}", self.directory.display());
         let kubectl = kubectl.to_str().context("a path in UTF-8")?;
+        let server = self.server.map(|address| format!("--server=https://{address}:6443"));
         let command = ["env", "--ignore-environment", &home, kubectl, &config];
-        process::ok(&self.lab.net().inside(&[&command[..], args].concat()), OPERATOR)
+        let command = [&command[..], &server.iter().map(String::as_str).collect::<Vec<_>>(), args].concat();
+        process::ok(&self.lab.net().inside(&command), OPERATOR)
     }
 
     /// The same, of what is printed as JSON.
