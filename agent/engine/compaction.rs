@@ -36,9 +36,12 @@ pub fn compacted(records: &[Record]) -> Vec<Record> {
     let mut compact = Vec::new();
     let begin =
         |run: u64| records.iter().find(|r| matches!(r, Record::Run { run: number, .. } if *number == run)).cloned();
-    if let Some(last) = old.last() {
-        compact.extend(begin(last.run));
-        compact.extend(by_target(&old, last.run).into_iter().map(|made| Record::Change(Box::new(made))));
+    // The point is the last of them that bounds a later rollback, even if all that it did was undone: else a renewal before
+    // it would become a part of the run after it.
+    let bound = bounds.iter().rev().copied().find(|run| merged(*run));
+    if let Some(point) = old.last().map(|last| bound.unwrap_or(last.run)) {
+        compact.extend(begin(point));
+        compact.extend(by_target(&old, point).into_iter().map(|made| Record::Change(Box::new(made))));
         compact.push(Record::End { done: true });
     }
     let mut run = 0;
@@ -198,6 +201,21 @@ mod tests {
         assert_eq!(pair.before, Before::Absent, "what was there before the first");
         assert!(is_point(&compact, 1) && is_point(&compact, 2));
         assert_eq!(last_run(&compact).last().map(|made| made.seq), Some(3));
+        assert_eq!(compacted(&compact), compact);
+    }
+
+    #[test]
+    fn a_bootstrap_that_was_undone_still_parts_a_renewal_from_the_run_after_it() {
+        let kept = Before::Kept { sha256: Sha256::of(&4_u64.to_be_bytes()), meta: Meta::FILE };
+        let mut records = vec![run(2, "renew"), credential(2, 2, Before::Absent)];
+        records.extend([run(4, "bootstrap"), put(4, 4, "/x", Before::Absent, vec![]), Record::End { done: true }]);
+        records.extend([run(5, "rollback"), put(5, 5, "/x", kept, vec![])]);
+        records.extend([Record::Undone { seq: 4, stays: false }, Record::End { done: true }]);
+        records.extend([run(6, "bootstrap"), put(6, 6, "/x", Before::Absent, vec![])]);
+        let last = |records: &[Record]| last_run(records).iter().map(|made| made.seq).collect::<Vec<_>>();
+        assert_eq!(last(&records), [6]);
+        let compact = compacted(&records);
+        assert_eq!(last(&compact), [6]);
         assert_eq!(compacted(&compact), compact);
     }
 
