@@ -88,6 +88,6 @@ fn the_renewals_unit_may_write_where_the_pairs_are() -> Result<()> {
     wish(&tree, "10.yaml", "pki: { dir: \"/srv/my keys/100%\" }\n")?;
     tree.ok(&["units"])?;
     let text = fs::read_to_string(&drop_in)?;
-    ensure!(text.ends_with("[Service]\nReadWritePaths=\"/srv/my keys/100%%\"\n"), "{text}");
+    ensure!(text.ends_with("[Service]\nReadWritePaths=\"-/srv/my keys/100%%\"\n"), "{text}");
     Ok(())
 }
