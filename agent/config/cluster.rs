@@ -15,7 +15,7 @@ use super::places::Places;
 use super::settings::{PodNetwork, Role, Settings};
 use super::tree::{Entry, Map, Node, Position, Scalar, Value};
 use super::values::{Cidr, HttpUrl, NodeName, Span};
-use super::{SCHEMA, Source, check, defaults, read};
+use super::{SCHEMA, Source, check, defaults, read, resolve};
 use document::Document;
 pub use document::{Agent, Machine, Pki};
 
@@ -90,11 +90,10 @@ impl Cluster {
     }
 
     fn new(document: Document, tree: Node, places: Places) -> Self {
-        let default = |text: &str| text.parse().unwrap_or_else(|error| panic!("the default {text:?}: {error}"));
         Self {
-            name: document.name.map_or_else(|| CLUSTER_NAME.to_owned(), String::from),
+            name: document.name.map_or_else(|| defaults::CLUSTER_NAME.to_owned(), String::from),
             api_server: document.api_server,
-            pod_cidr: document.pod_cidr.unwrap_or_else(|| default(defaults::POD_CIDR)),
+            pod_cidr: document.pod_cidr.unwrap_or_else(|| resolve::literal(defaults::POD_CIDR)),
             bridged: document.network != Some(PodNetwork::Foreign),
             agent: document.agent,
             pki: document.pki,
@@ -271,9 +270,6 @@ fn of_role(kubernetes: &Entry, role: Role) -> Entry {
     }
     entry
 }
-
-/// The default of `name`: kubeadm's `clusterName`.
-const CLUSTER_NAME: &str = "kubernetes";
 
 /// The default of `tokens.ttl`: kubeadm's.
 const TOKEN_LIFE: Duration = Duration::from_hours(24);

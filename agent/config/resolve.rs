@@ -112,7 +112,7 @@ impl Resolver<'_> {
 ///
 /// # Panics
 /// When the literal is a bad value, which any test that loads a configuration would show.
-fn literal<T: FromStr<Err = BadValue>>(text: &str) -> T {
+pub(super) fn literal<T: FromStr<Err = BadValue>>(text: &str) -> T {
     match text.parse() {
         Ok(value) => value,
         Err(error) => panic!("{error}"),

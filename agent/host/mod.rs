@@ -156,7 +156,7 @@ impl Host {
             }
             let dir = dir.join("system.conf.d");
             let names = self.root.list(&dir)?.into_iter().filter(|name| name.strip_suffix(".conf").is_some());
-            drop_ins.extend(names.map(|name| (name.clone(), dir.join(&name).to_string())));
+            drop_ins.extend(names.map(|name| (name.clone(), format!("{dir}/{name}"))));
         }
         Ok(main.into_iter().chain(drop_ins.into_values()).collect())
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::root::{FileError, Root};
 use crate::config::Source;
-use crate::config::values::RootPath;
+use crate::config::values::{BadValue, RootPath};
 use crate::engine::fault::{Class, Explain};
 
 /// Where the configuration is, unless `--config` says otherwise.
@@ -75,7 +75,11 @@ fn from_tree(root: &Root) -> Result<Vec<Source>, SourceError> {
     let mut sources = vec![Source { name: root.display(&main), text }];
     let dir = main.parent().join("node.d");
     for name in root.list(&dir)?.into_iter().filter(|name| is_drop_in(name)) {
-        let path = dir.join(&name);
+        // A name that no path can have must not pass unseen: somebody means its content.
+        let path: RootPath = format!("{dir}/{name}").parse().map_err(|error: BadValue| SourceError::Unreadable {
+            path: format!("{}/{name:?}", root.display(&dir)),
+            source: io::Error::new(io::ErrorKind::InvalidInput, error.why().to_owned()),
+        })?;
         if let Some(text) = root.read(&path)? {
             sources.push(Source { name: root.display(&path), text });
         }

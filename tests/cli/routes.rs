@@ -22,6 +22,14 @@ await() {
     done
 }
 
+# By SIGTERM, and by nothing else.
+end() {
+    status=0
+    kill $agent
+    wait $agent || status=$?
+    [ $status = 143 ] || { echo "it ended with $status: $(cat told)"; exit 1; }
+}
+
 "$AGENT" routes 10.244.1.0/24=10.10.30.22 10.244.2.0/24=10.10.30.23 2> told & agent=$!
 await '10.244.1.0/24 via 10.10.30.22'
 await '10.244.2.0/24 via 10.10.30.23'
@@ -37,16 +45,14 @@ await '10.244.2.0/24 via 10.10.30.23'
 echo "and again"
 
 ip route add 10.99.0.0/24 via 10.10.30.9 proto static
-kill $agent
-wait $agent || true
+end
 "$AGENT" routes 10.244.2.0/24=10.10.30.24 2> told & agent=$!
 await '10.244.2.0/24 via 10.10.30.24'
 [ "$(ours | wc -l)" = 1 ] || { echo "left: $(ours)"; exit 1; }
 ip route show proto static | grep -q 10.99.0.0/24 || { echo "somebody else's is gone"; exit 1; }
 echo "removed"
 
-kill $agent
-wait $agent || true
+end
 "$AGENT" routes 10.244.2.0/24=10.10.30.24 10.244.3.0/24=192.0.2.7 2> told & agent=$!
 tries=0
 until grep -q 'add route 10.244.3.0/24 via 192.0.2.7: ENETUNREACH' told; do
