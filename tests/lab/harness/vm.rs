@@ -364,7 +364,10 @@ impl<'lab> Vm<'lab> {
         } else {
             add("-blockdev", file("disk", &self.disk_path()));
         }
-        add("-device", "virtio-blk-pci,drive=disk,write-cache=on,logical_block_size=512".to_owned());
+        // The log adds two vectors to each write, and a merged one may already have all that pwritev(2) takes: it would
+        // fail, and the guest would see a broken disk.
+        let disk = "virtio-blk-pci,drive=disk,write-cache=on,logical_block_size=512,request-merging=off";
+        add("-device", disk.to_owned());
         add("-netdev", format!("tap,id=net,ifname={},script=no,downscript=no", tap.name()));
         add("-device", "virtio-net-pci,netdev=net,romfile=".to_owned());
         Ok(self.lab.net().inside(&args))
