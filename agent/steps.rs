@@ -24,12 +24,19 @@ pub fn forbidden_restarts(settings: &Settings) -> BTreeSet<UnitName> {
     settings.limits.iter().filter(|(_, limits)| !limits.restart).map(|(unit, _)| unit.clone()).collect()
 }
 
+/// The certs step. What kubeadm is told about joining is of two: its form is the release's, and a secret is in it.
+fn certificates(settings: &Settings, facts: &Facts, identity: &Identity) -> Vec<Planned> {
+    let join = units::kubeadm::join_configuration(settings, facts, identity);
+    let join = join.and_then(|config| certs::join::plan(settings, config));
+    certs::plan(settings, facts, identity).into_iter().chain(join).collect()
+}
+
 fn planner(step: Step) -> Planner {
     match step {
         Step::Network => network::plan,
         Step::Kernel => kernel::plan,
         Step::Install => install::plan,
-        Step::Certs => certs::plan,
+        Step::Certs => certificates,
         Step::Limits => limits::plan,
         Step::Units => units::plan,
     }

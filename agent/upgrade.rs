@@ -12,7 +12,7 @@ use openssl::x509::X509;
 use serde_json::Value;
 
 use crate::certs::key::Key;
-use crate::certs::{KUBELET_CLIENT, pair_path};
+use crate::certs::node_pair;
 use crate::config::settings::{Role, Settings};
 use crate::config::values::{HttpUrl, RootPath, Version};
 use crate::engine::fault::{Explain, Fault};
@@ -213,7 +213,7 @@ async fn ask(
 ) -> Result<Answers, String> {
     let ca = root.read(&settings.certs.ca).map_err(|error| error.to_string())?;
     let ca = ca.ok_or_else(|| format!("{}: there is no such file", settings.certs.ca))?;
-    let pair = root.read(&pair_path(settings, KUBELET_CLIENT)).map_err(|error| error.to_string())?;
+    let pair = root.read(&node_pair(settings)).map_err(|error| error.to_string())?;
     let pair = pair.map(zeroize::Zeroizing::new);
     let halves = pair.as_ref().and_then(|pem| {
         let certificate = X509::from_pem(pem).and_then(|certificate| certificate.to_pem()).ok()?;

@@ -212,7 +212,7 @@ fn authority_data(kubeconfig: &str) -> Option<Vec<u8>> {
 }
 
 /// Each certificate in a PEM file, and the hash of its key.
-fn hashes(pem: &[u8]) -> Vec<(String, Vec<u8>)> {
+pub(super) fn hashes(pem: &[u8]) -> Vec<(String, Vec<u8>)> {
     let all = X509::stack_from_pem(pem).unwrap_or_default();
     all.iter().filter_map(|certificate| Some((key_hash(certificate).ok()?, certificate.to_pem().ok()?))).collect()
 }

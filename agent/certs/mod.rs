@@ -18,6 +18,7 @@ pub mod check;
 mod discovery;
 mod encryption;
 pub mod issue;
+pub mod join;
 pub mod key;
 pub mod kubeconfig;
 pub mod needs;
@@ -42,6 +43,7 @@ use self::pair::Pair;
 use self::service_account::ServiceAccountKey;
 use self::signer::{Offline, chosen};
 use self::signing_ca::SigningCa;
+use crate::config::kubeadm;
 use crate::config::settings::{Role, Settings, Signer};
 use crate::config::values::{RootPath, UnitName};
 use crate::engine::change::Debt;
@@ -65,11 +67,19 @@ const OF_CONTROLLERS: [(&str, &str, Option<&str>); 3] = [
 /// How the API server encrypts Secrets at rest.
 pub const ENCRYPTION_CONF: &str = "/etc/kubernetes/encryption.conf";
 
+/// The file of the pair by which this node's kubelet is known to the API server.
+pub fn node_pair(settings: &Settings) -> RootPath {
+    if settings.role == Role::Kubeadm {
+        return RootPath::literal(kubeadm::CLIENT_PAIR);
+    }
+    pair_path(settings, KUBELET_CLIENT)
+}
+
 /// The keys, certificates and kubeconfigs of this node.
 pub fn plan(settings: &Settings, _facts: &Facts, identity: &Identity) -> Vec<Planned> {
     let needs = needs(settings, identity);
     let ca_keys = ca_keys(settings, &needs);
-    let of_pods = OF_PODS.iter().filter(|_| settings.role.runs_pods());
+    let of_pods = OF_PODS.iter().filter(|_| settings.role.has_pairs_of_pods());
     let of_controllers = OF_CONTROLLERS.iter().filter(|_| settings.role == Role::Controller);
     let kubeconfigs = of_pods.chain(of_controllers);
     let kubeconfigs = kubeconfigs.map(|(path, client, reader)| kubeconfig(settings, identity, path, client, *reader));
@@ -194,7 +204,7 @@ fn ca_keys(settings: &Settings, needs: &[Need]) -> Vec<Planned> {
         let by_right = match settings.role {
             Role::Controller => true,
             Role::Etcd => name == "etcd-ca",
-            Role::Worker | Role::Edge => false,
+            Role::Worker | Role::Edge | Role::Kubeadm => false,
         };
         if by_right && !remove_after_use {
             continue;

@@ -99,7 +99,7 @@ pub fn needs(settings: &Settings, identity: &Identity) -> Vec<Need> {
     if settings.role == Role::Controller {
         all.extend(node.controller());
     }
-    if settings.role.runs_pods() {
+    if settings.role.has_pairs_of_pods() {
         all.extend(node.pods());
     }
     all.extend(node.extra());

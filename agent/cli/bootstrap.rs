@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::node::{self, Node};
 use super::output::{self, Format};
-use super::{Exit, Global, clock, plan};
+use super::{Exit, Global, clock, join, plan};
 use crate::config::settings::Settings;
 use crate::config::values::RootPath;
 use crate::engine::apply::{self, Outcome};
@@ -60,7 +60,8 @@ pub async fn run(args: BootstrapArgs, global: &Global, tell: &Teller) -> Result<
     if args.dry_run {
         let node = node::now(global, &host)?;
         plan::show(&node, None, global, &host).await?;
-        return upgrade_allowed(&node, &host, &args.drain, tell).await.map(|()| Exit::Done);
+        upgrade_allowed(&node, &host, &args.drain, tell).await?;
+        return join::tell_if_awaited(&node, &host, tell).map(|()| Exit::Done);
     }
     let settings = node::settings(global, &host)?;
     if !args.resume && is_held(&settings, &ledger::read(&host.root)?, tell) {
@@ -78,7 +79,11 @@ pub async fn run(args: BootstrapArgs, global: &Global, tell: &Teller) -> Result<
     if args.resume && history::hold(hand.records()).is_some() {
         hand.resume()?;
     }
-    execute(history::BOOTSTRAP, &plan, &node, &host, hand, global, tell).await
+    let exit = execute(history::BOOTSTRAP, &plan, &node, &host, hand, global, tell).await?;
+    if exit == Exit::Done {
+        join::tell_if_awaited(&node, &host, tell)?;
+    }
+    Ok(exit)
 }
 
 /// Runs one step alone.

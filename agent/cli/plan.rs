@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::bootstrap::{DrainArgs, upgrade_allowed};
 use super::node::{self, Node};
 use super::output::{self, Format};
-use super::{Exit, Global};
+use super::{Exit, Global, join};
 use crate::config::settings::{DefaultUsed, Origin};
 use crate::config::values::{UnitName, Version};
 use crate::engine::change::Debt;
@@ -39,6 +39,7 @@ pub async fn run(args: PlanArgs, global: &Global, tell: &Teller) -> Result<Exit,
     let node = node::now(global, &host)?;
     let pending = show(&node, None, global, &host).await?;
     upgrade_allowed(&node, &host, &args.drain, tell).await?;
+    join::tell_if_awaited(&node, &host, tell)?;
     Ok(if args.exit_code && pending { Exit::Pending } else { Exit::Done })
 }
 

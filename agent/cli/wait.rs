@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::{Exit, Format, Global, node, output};
+use crate::certs::node_pair;
 use crate::config::values::RootPath;
 use crate::engine::fault::Fault;
 use crate::host::probe::{Reason, TlsFiles, exists};
@@ -137,7 +138,7 @@ fn cluster(global: &Global) -> Result<Option<Cluster>, Fault> {
     let Some(settings) = node::settings_if_any(global, &host)? else { return Ok(None) };
     let (host, port) = settings.cluster.api_server.host_port();
     let path = |path: &RootPath| global.root.join(path.relative());
-    let cert = path(&settings.certs.dir.join("kubelet-client.pem"));
+    let cert = path(&node_pair(&settings));
     Ok(Some(Cluster {
         api_server: HostPort { host, port },
         ca: path(&settings.certs.ca),

@@ -158,7 +158,7 @@ impl<'s> Checker<'s> {
     fn text(&mut self, schema: &'s Json, text: &str, at: &Position, key: &str) -> Json {
         let allowed = allowed_texts(schema);
         if !allowed.is_empty() && !allowed.contains(&text) {
-            self.report(at, key, not_allowed(schema, &allowed, text));
+            self.report(at, key, not_allowed(&allowed, text));
         } else if text.contains(|c: char| c.is_control() && c != '\t') {
             self.report(at, key, "wants text of one line, without control characters");
         } else if let Some(format) = schema["format"].as_str()
@@ -224,14 +224,7 @@ fn allowed_texts(schema: &Json) -> Vec<&str> {
     constants.chain(strings(&schema["enum"])).collect()
 }
 
-fn not_in_this_version<'s>(schema: &'s Json, text: &str) -> bool {
-    strings(&schema["x-not-in-this-version"]).any(|name: &'s str| name == text)
-}
-
-fn not_allowed(schema: &Json, allowed: &[&str], text: &str) -> String {
-    if not_in_this_version(schema, text) {
-        return format!("{text} is not supported by this version; it knows: {}", allowed.join(", "));
-    }
+fn not_allowed(allowed: &[&str], text: &str) -> String {
     format!("{text:?} is not known here; it must be: {}", allowed.join(", "))
 }
 
@@ -241,9 +234,6 @@ fn known_keys(schema: &Json) -> Vec<&str> {
 
 fn unknown_key(schema: &Json, name: &str) -> String {
     let known = known_keys(schema);
-    if not_in_this_version(schema, name) {
-        return format!("{name} is not supported by this version; it knows: {}", known.join(", "));
-    }
     match nearest(name, &known) {
         Some(near) => format!("unknown key; did you mean {near}?"),
         None => format!("unknown key; known here: {}", known.join(", ")),
@@ -338,12 +328,7 @@ mod tests {
             ("\"a\\nb\\e\": 1", "a\\nb\\u{1b}", "n:1:1: a\\nb\\u{1b}: unknown key"),
             ("zebra: 1", "zebra", "unknown key; known here: apiVersion, kind, role, node,"),
             ("kind: Nodeconfig", "kind", "\"Nodeconfig\" is not known here; it must be: NodeConfig"),
-            (
-                "role: kubeadm",
-                "role",
-                "kubeadm is not supported by this version; it knows: etcd, controller, worker, edge",
-            ),
-            ("role: boss", "role", "\"boss\" is not known here; it must be: etcd, controller, worker, edge"),
+            ("role: boss", "role", "\"boss\" is not known here; it must be: etcd, controller, worker, edge, kubeadm"),
             ("pki: {signer: {}}", "pki.signer", "wants exactly one of: kubernetes, local, cfssl, offline"),
             ("cluster: []", "cluster", "wants a map of keys, has a list"),
             ("cluster: 5", "cluster", "wants a map of keys, has the number 5"),
@@ -407,7 +392,7 @@ mod tests {
     /// The check knows a part of JSON Schema; a keyword outside of it would silently not be checked.
     #[test]
     fn the_schema_uses_only_what_the_check_understands() {
-        const UNDERSTOOD: [&str; 20] = [
+        const UNDERSTOOD: [&str; 19] = [
             "$defs",
             "$ref",
             "$schema",
@@ -427,7 +412,6 @@ mod tests {
             "required",
             "title",
             "type",
-            "x-not-in-this-version",
         ];
         fn walk(schema: &Json) {
             match schema {

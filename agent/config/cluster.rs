@@ -78,7 +78,7 @@ impl Cluster {
                     ConfigErrors::new(vec![Problem::new(places.at(""), "", message)])
                 })?;
                 let cluster = Self::new(document, tree, places);
-                let problems = cluster.given_twice();
+                let problems = [cluster.given_twice(), cluster.of_kubeadm()].concat();
                 if problems.is_empty() { Ok(cluster) } else { Err(ConfigErrors::new(problems)) }
             }
             Ok(_) => Err(ConfigErrors::new(problems)),
@@ -102,6 +102,18 @@ impl Cluster {
             tree,
             places,
         }
+    }
+
+    /// Machines that could join no cluster of this kind.
+    fn of_kubeadm(&self) -> Vec<Problem> {
+        let machines = self.machines.iter().filter(|(_, machine)| machine.role() == Role::Kubeadm);
+        let problem = |(name, _): (&NodeName, &Machine)| {
+            let key = format!("nodes.{name}.role");
+            let message = "kubeadm joins a cluster that kubeadm made, and this one is nodeagent's: make it a worker, or write \
+                           that machine's NodeConfig yourself (docs/kubeadm.md)";
+            Problem::new(self.places.at(&key), &key, message)
+        };
+        machines.map(problem).collect()
     }
 
     /// What the list of machines says already, and would have two answers.
@@ -265,7 +277,7 @@ fn of_role(kubernetes: &Entry, role: Role) -> Entry {
         artifacts.retain(|name, _| match role {
             Role::Controller => true,
             Role::Etcd => name == STORE,
-            Role::Worker | Role::Edge => name != STORE,
+            Role::Worker | Role::Edge | Role::Kubeadm => name != STORE,
         });
     }
     entry

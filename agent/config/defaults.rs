@@ -45,8 +45,10 @@ pub(super) const APPROVAL_DEADLINE: Span = Span::from_secs(5 * 60);
 
 /// The programs that run pods, and those that run a cluster: each one's unit, if one runs it. Those of Kubernetes stand on
 /// a release mirror as `VERSION/bin/linux/ARCH/NAME`.
-const OF_PODS: [(&str, Option<&str>); 3] =
-    [("kube-proxy", Some("kube-proxy.service")), ("kubectl", None), ("kubelet", Some("kubelet.service"))];
+const OF_NODES: [(&str, Option<&str>); 2] = [("kubectl", None), ("kubelet", Some("kubelet.service"))];
+/// kube-proxy is a pod where kubeadm joins the node.
+const OF_PODS: [(&str, Option<&str>); 1] = [("kube-proxy", Some("kube-proxy.service"))];
+const OF_KUBEADM: [(&str, Option<&str>); 1] = [("kubeadm", None)];
 const OF_CONTROLLERS: [(&str, Option<&str>); 3] = [
     ("kube-apiserver", Some("kube-apiserver.service")),
     ("kube-controller-manager", Some("kube-controller-manager.service")),
@@ -58,7 +60,8 @@ const OF_ETCD: [(&str, Option<&str>); 1] = [("etcd", Some("etcd.service"))];
 pub(super) fn artifacts(role: Role, member: bool) -> Vec<(&'static str, Option<&'static str>)> {
     let mut all = Vec::new();
     if role.runs_pods() {
-        all.extend(OF_PODS);
+        all.extend(OF_NODES);
+        all.extend(if role == Role::Kubeadm { OF_KUBEADM } else { OF_PODS });
     }
     if role == Role::Controller {
         all.extend(OF_CONTROLLERS);

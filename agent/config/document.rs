@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+pub(super) use self::kubeadm::Kubeadm;
 pub(super) use self::kubernetes::{Artifact, Download, Image, Kubernetes, Lock};
 pub(super) use self::pki::{Authority, Cfssl, ExtraCertificate, KubernetesSigner, Local, Pki, Signer};
 use super::settings::{PodNetwork, Role};
@@ -16,6 +17,7 @@ use super::values::{
     Cidr, DnsDomain, HttpUrl, InterfaceName, LabelKey, LabelValue, Limit, NodeName, Port, RootPath, SysctlKey, UnitName,
 };
 
+mod kubeadm;
 mod kubernetes;
 mod pki;
 
@@ -45,8 +47,11 @@ pub(super) struct Document {
     /// How files are downloaded.
     #[serde(default)]
     pub download: Download,
-    /// Keys, certificates and who signs them.
-    pub pki: Pki,
+    /// Keys, certificates and who signs them. Only on kubeadm nodes it may be missing: a person then joins the node.
+    pub pki: Option<Pki>,
+    /// How kubeadm joins the node: for kubeadm nodes.
+    #[serde(default)]
+    pub kubeadm: Kubeadm,
     /// Kernel modules, sysctls and swap, on top of the role's.
     #[serde(default)]
     pub kernel: Kernel,

@@ -18,6 +18,7 @@ mod defaults;
 mod document;
 mod errors;
 pub mod kept;
+pub mod kubeadm;
 pub mod manifests;
 mod merge;
 mod names;

@@ -5,6 +5,7 @@
 
 mod cluster;
 mod install;
+mod kubeadm;
 mod machine;
 mod pki;
 
@@ -28,6 +29,7 @@ pub(super) fn resolve(document: Document, places: &Places, digest: Sha256) -> Re
     let install = resolver.install(document.kubernetes, etcd.member);
     let download = resolver.download(document.download);
     let certs = resolver.certs(document.pki);
+    let kubeadm = resolver.kubeadm(document.kubeadm, certs.as_ref());
     let limits = resolver.limits(document.limits, etcd.member);
     let manager = resolver.manager(&document.systemd);
     let Resolver { problems, mut defaults, .. } = resolver;
@@ -43,6 +45,7 @@ pub(super) fn resolve(document: Document, places: &Places, digest: Sha256) -> Re
         install,
         download,
         certs,
+        kubeadm,
         limits,
         clock: ClockSettings { require_sync: document.clock.require_sync },
         manager,

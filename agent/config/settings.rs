@@ -2,6 +2,7 @@
 
 mod certs;
 mod install;
+mod kubeadm;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,6 +14,7 @@ pub use self::certs::{CaSettings, CertsSettings, ExtraCertificate, KeyKind, Sign
 pub use self::install::{
     ArtifactSettings, DownloadSettings, Form, ImageSettings, InstallSettings, LockSettings, Proxy, Vouch,
 };
+pub use self::kubeadm::{Join, KubeadmSettings};
 use super::values::{
     Cidr, DnsDomain, HttpUrl, InterfaceName, LabelKey, LabelValue, Limit, ModuleName, NodeName, RootPath, Sha256,
     SysctlKey, UnitName,
@@ -100,6 +102,8 @@ pub struct Settings {
     pub download: DownloadSettings,
     /// Keys and certificates.
     pub certs: CertsSettings,
+    /// How kubeadm joins the node to its cluster, where that is its role.
+    pub kubeadm: KubeadmSettings,
     /// Limits, by unit.
     pub limits: BTreeMap<UnitName, UnitLimits>,
     /// What the clock must be like.
@@ -117,7 +121,6 @@ pub struct Settings {
 /// What a node is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
-#[schemars(extend("x-not-in-this-version" = ["kubeadm"]))]
 pub enum Role {
     /// Keeps the cluster's store, and nothing else.
     Etcd,
@@ -128,12 +131,19 @@ pub enum Role {
     Worker,
     /// A worker on a public address, for ingress.
     Edge,
+    /// Has all that kubeadm needs, and joins by it a cluster that kubeadm made.
+    Kubeadm,
 }
 
 impl Role {
-    /// Whether kubelet, kube-proxy and a container runtime run there.
+    /// Whether a kubelet and a container runtime run there.
     pub fn runs_pods(self) -> bool {
         self != Self::Etcd
+    }
+
+    /// Whether nodeagent has the certificates made with which pods are run, and runs kube-proxy: kubeadm does both itself.
+    pub fn has_pairs_of_pods(self) -> bool {
+        self.runs_pods() && self != Self::Kubeadm
     }
 }
 
@@ -144,6 +154,7 @@ impl fmt::Display for Role {
             Self::Controller => "controller",
             Self::Worker => "worker",
             Self::Edge => "edge",
+            Self::Kubeadm => "kubeadm",
         })
     }
 }

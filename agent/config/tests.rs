@@ -119,7 +119,7 @@ limits:
   kubelet: {LimitNOFILE: 1048576}
   etcd.service: {LimitNOFILES: 65536, TasksMax: lots}
 ";
-    let drop_in = "cluster:\n  podCidr: 10.0.0.0/8\nrole: kubeadm\n";
+    let drop_in = "cluster:\n  podCidr: 10.0.0.0/8\nrole: boss\n";
     let errors = load(vec![source("node.yaml", main), source("node.d/10.yaml", drop_in)]).expect_err("broken");
     insta::assert_snapshot!(errors.to_string(), @r#"
     node.yaml:1:13: apiVersion: "nodeagent.io/v1alpha2" is not known here; it must be: nodeagent.io/v1alpha1
@@ -143,7 +143,7 @@ limits:
     node.yaml:27:18: limits.etcd.service.LimitNOFILES: unknown key; did you mean LimitNOFILE?
     node.yaml:27:49: limits.etcd.service.TasksMax: "lots" is not a limit: a number, soft:hard, or infinity: "lots" is no number
     node.d/10.yaml:2:3: cluster.podCidr: unknown key; did you mean podCIDR?
-    node.d/10.yaml:3:7: role: kubeadm is not supported by this version; it knows: etcd, controller, worker, edge
+    node.d/10.yaml:3:7: role: "boss" is not known here; it must be: etcd, controller, worker, edge, kubeadm
     22 errors in the configuration
     "#);
 }
@@ -333,7 +333,7 @@ fn every_unreadable_file_is_reported() {
 
 #[test]
 fn errors_are_data_too() {
-    let errors = load_with("role: kubeadm").expect_err("no such role");
+    let errors = load_with("role: boss").expect_err("no such role");
     let data = serde_json::to_value(&errors).expect("plain data");
     assert_eq!(
         data,
@@ -342,7 +342,7 @@ fn errors_are_data_too() {
             "line": 1,
             "column": 7,
             "key": "role",
-            "message": "kubeadm is not supported by this version; it knows: etcd, controller, worker, edge",
+            "message": "\"boss\" is not known here; it must be: etcd, controller, worker, edge, kubeadm",
         }])
     );
 }

@@ -33,7 +33,9 @@ fn listed(
 ) -> Result<Place, NoIdentity> {
     let there = place(&AddressChoice::Listed(entry.address), Some(cluster), facts, last);
     match entry.role {
-        Role::Worker | Role::Edge => there.or_else(|_| place(&AddressChoice::Automatic, Some(cluster), facts, last)),
+        Role::Worker | Role::Edge | Role::Kubeadm => {
+            there.or_else(|_| place(&AddressChoice::Automatic, Some(cluster), facts, last))
+        }
         Role::Controller | Role::Etcd => there,
     }
 }

@@ -73,7 +73,7 @@ impl Identity {
     pub fn api_server(&self, settings: &Settings) -> HttpUrl {
         match settings.role {
             Role::Controller => HttpUrl::https(self.address, settings.cluster.api_port),
-            Role::Etcd | Role::Worker | Role::Edge => settings.cluster.api_server.clone(),
+            Role::Etcd | Role::Worker | Role::Edge | Role::Kubeadm => settings.cluster.api_server.clone(),
         }
     }
 

@@ -485,12 +485,12 @@ fn the_inventory_says_which_address_is_a_nodes_own() {
         cluster.nodes.insert(facts.hostname.parse().expect("a name"), entry);
         choose(&node(AddressChoice::Automatic), &cluster, &facts, None)
     };
-    for role in [Role::Worker, Role::Controller, Role::Etcd, Role::Edge] {
+    for role in [Role::Worker, Role::Controller, Role::Etcd, Role::Edge, Role::Kubeadm] {
         let here = choose_as(role, "10.0.2.15").expect("it is there");
         assert_eq!(here.address, ip("10.0.2.15"), "{role}: before any route");
         assert!(here.why.contains("inventory"), "{role}: {}", here.why);
     }
-    for role in [Role::Worker, Role::Edge] {
+    for role in [Role::Worker, Role::Edge, Role::Kubeadm] {
         assert_eq!(choose_as(role, "10.10.30.99").expect("it moved").address, ip("10.10.30.21"), "{role}");
     }
     for role in [Role::Controller, Role::Etcd] {

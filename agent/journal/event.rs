@@ -290,6 +290,11 @@ pub enum Event<'a> {
         /// The copy.
         to: &'a str,
     },
+    /// All is prepared for kubeadm, and it is a person who has the node join.
+    JoinAwaited {
+        /// What kubeadm has to be told besides what it prints itself; nothing, or with a comma before it.
+        more: &'a str,
+    },
     /// Certificates that should have been renewed are still the old ones.
     NotRenewed {
         /// Each file, with what is left of its life.
@@ -354,6 +359,7 @@ impl Event<'_> {
             Self::NotProven { .. } => "08dbf08ef8d44a94963887949f3cc016",
             Self::Volatile { .. } => "8ef1338f45ef4d7faeeb0bd0d48c2a5a",
             Self::KeptAside { .. } => "3af50c34f715463f95b6b8eb8f39a920",
+            Self::JoinAwaited { .. } => "dff2980283c14326bdc621d6c27995ac",
             Self::NotRenewed { .. } => "78cff39b56c3409c914e1aeeb2904d23",
             Self::Held { .. } => "933ad59b4d404cb3bf0da277e270685a",
             Self::Undone { .. } => "e82de099e1264071bef65cdb430f53c2",
@@ -471,6 +477,10 @@ impl Event<'_> {
             Self::KeptAside { path, to } => {
                 format!("{path} was changed by hand or is not nodeagent's, and is replaced; it is kept as {to}")
             }
+            Self::JoinAwaited { more } => format!(
+                "this node waits for a person to join it: run here what `kubeadm token create --print-join-command` prints on \
+                 a control-plane node{more}"
+            ),
             Self::NotRenewed { pairs, .. } => format!("not renewed, and still in use as they are: {pairs}"),
             Self::Held { since } => format!(
                 "nothing done: a rollback at {since} holds this node until its configuration changes or bootstrap --resume"

@@ -6,6 +6,7 @@
 //! Idempotent because files are compared whole and a unit that runs is not started.
 
 mod components;
+pub mod kubeadm;
 mod pod_network;
 pub mod versions;
 
@@ -53,7 +54,10 @@ pub fn plan(settings: &Settings, facts: &Facts, identity: &Identity) -> Vec<Plan
         let file = include_str!("../../units/nodeagent-images.service");
         running.push(service(&unit, file, Vec::new(), &settings.origins.of("kubernetes.images"), &mut all));
     }
-    running.push(renewal(settings, &why, &mut all));
+    // Where kubeadm joins the node, the kubelet renews what it has.
+    if settings.role != Role::Kubeadm {
+        running.push(renewal(settings, &why, &mut all));
+    }
     let node = Node { settings, facts, identity };
     if let Some((bridge, routes)) = pod_network::plan(&node) {
         let why = settings.origins.of("cluster.network");
@@ -65,6 +69,9 @@ pub fn plan(settings: &Settings, facts: &Facts, identity: &Identity) -> Vec<Plan
     }
     for component in node.components() {
         running.push(program(component, &why, &mut all));
+    }
+    if settings.role == Role::Kubeadm {
+        running.extend(kubeadm::plan(&node, &why, &mut all));
     }
     if settings.role == Role::Controller {
         let unit = UnitName::literal(CLUSTER.0);

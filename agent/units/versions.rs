@@ -25,7 +25,7 @@ pub const NEWEST: u32 = 37;
 /// The releases that the lab runs: a cluster of them becomes Ready, and its pods reach each other.
 const RUN: [u32; 1] = [20];
 
-/// A program of Kubernetes that runs as a unit.
+/// A program of Kubernetes that runs as a unit, or makes one run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Program {
     /// `kubelet`.
@@ -38,6 +38,8 @@ pub enum Program {
     ControllerManager,
     /// `kube-scheduler`.
     Scheduler,
+    /// `kubeadm`.
+    Kubeadm,
 }
 
 impl Program {
@@ -46,6 +48,7 @@ impl Program {
         match role {
             Role::Etcd => &[],
             Role::Worker | Role::Edge => &[Self::Kubelet, Self::KubeProxy],
+            Role::Kubeadm => &[Self::Kubelet, Self::Kubeadm],
             Role::Controller => {
                 &[Self::ApiServer, Self::ControllerManager, Self::Scheduler, Self::Kubelet, Self::KubeProxy]
             }
@@ -60,6 +63,7 @@ impl Program {
             Self::ApiServer => "kube-apiserver",
             Self::ControllerManager => "kube-controller-manager",
             Self::Scheduler => "kube-scheduler",
+            Self::Kubeadm => "kubeadm",
         }
     }
 
@@ -100,7 +104,7 @@ struct Row {
 /// No release is known that does without.
 const ALWAYS: u32 = u32::MAX;
 
-const TABLE: [Row; 13] = [
+const TABLE: [Row; 14] = [
     Row {
         of: Program::Kubelet,
         what: What::Flag("container-runtime"),
@@ -229,6 +233,22 @@ const TABLE: [Row; 13] = [
         why: "v1beta3, since 1.25 v1: the first configuration file that opens no port",
         source: "https://www.kubernetes.dev/resources/keps/785/",
     },
+    Row {
+        of: Program::Kubeadm,
+        what: What::Field("apiVersion"),
+        from: 20,
+        until: ALWAYS,
+        value: |node| {
+            let version = match node.minor(Program::Kubeadm) {
+                ..22 => "v1beta2",
+                22..31 => "v1beta3",
+                31.. => "v1beta4",
+            };
+            Some(json!(format!("kubeadm.k8s.io/{version}")))
+        },
+        why: "of `JoinConfiguration`: v1beta2, since 1.22 v1beta3, since 1.31 v1beta4, each while it is not deprecated",
+        source: "https://kubernetes.io/blog/2024/08/23/kubernetes-1-31-kubeadm-v1beta4/",
+    },
 ];
 
 /// The flags of a program that depend on its release, as they stand on its command line.
@@ -262,7 +282,8 @@ fn taints(node: &Node<'_>) -> Vec<&'static str> {
     match node.settings.role {
         Role::Controller => rows(Program::Kubelet, node).filter_map(of_controllers).collect(),
         Role::Edge => vec!["node-role.kubernetes.io/edge"],
-        Role::Worker | Role::Etcd => Vec::new(),
+        // What a node is marked by is kubeadm's to say.
+        Role::Worker | Role::Etcd | Role::Kubeadm => Vec::new(),
     }
 }
 

@@ -178,16 +178,18 @@ fn the_examples_are_what_it_makes() -> Result<()> {
 }
 
 #[test]
-fn the_units_in_the_example_for_pasting_are_those_of_the_repository() -> Result<()> {
-    let worker = example("worker.yaml")?;
-    for unit in ["nodeagent-fetch.service", "nodeagent.service"] {
+fn the_units_in_the_examples_for_pasting_are_those_of_the_repository() -> Result<()> {
+    let examples = ["worker.yaml", "kubeadm.yaml"];
+    let units = ["nodeagent-fetch.service", "nodeagent.service"];
+    for (name, unit) in examples.into_iter().flat_map(|name| units.map(|unit| (name, unit))) {
+        let user_data = example(name)?;
         let text = fs::read_to_string(repository("units").join(unit))?;
         let indented: String = text
             .lines()
             .map(|line| if line.is_empty() { "\n".to_owned() } else { format!("      {line}\n") })
             .collect();
         let head = format!("  - path: /etc/systemd/system/{unit}\n    permissions: \"0644\"\n    content: |\n");
-        ensure!(worker.contains(&format!("{head}{indented}\n")), "cloud-config/worker.yaml has another {unit}");
+        ensure!(user_data.contains(&format!("{head}{indented}\n")), "cloud-config/{name} has another {unit}");
     }
     Ok(())
 }

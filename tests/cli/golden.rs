@@ -28,9 +28,15 @@ impl Tree {
         let dir = tempfile::tempdir().expect("a temporary directory");
         copy(&golden.join("root"), &dir.path().join("root"));
         // git keeps no modes but the executable bit, and a pair that others may read is made anew.
-        for entry in fs::read_dir(dir.path().join("root").join(PKI)).expect("the directory of keys") {
+        let entries = |dir: PathBuf| fs::read_dir(dir).into_iter().flatten();
+        let etc = dir.path().join("root/etc");
+        for entry in entries(dir.path().join("root").join(PKI)).chain(entries(etc.join("nodeagent"))) {
             let path = entry.expect("a file").path();
+            if path.is_dir() {
+                continue;
+            }
             let is_secret = path.extension().is_some_and(|kind| kind == "key")
+                || path.file_name().is_some_and(|name| name == "bootstrap-token")
                 || String::from_utf8_lossy(&fs::read(&path).expect("a file")).contains("PRIVATE KEY");
             if is_secret {
                 fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("mode of a secret");
@@ -262,7 +268,7 @@ fn a_restart_that_the_configuration_forbids_is_shown_as_owed() {
 
 /// The agent's own state, and keys, which no undoing removes.
 fn is_own(path: &str) -> bool {
-    [PKI, "etc/kubernetes/encryption.conf", "var", "run", "opt/nodeagent/partial"]
+    [PKI, "etc/kubernetes/encryption.conf", "etc/kubernetes/kubeadm-join.yaml", "var", "run", "opt/nodeagent/partial"]
         .iter()
         .any(|own| path == *own || path.starts_with(&format!("{own}/")))
 }

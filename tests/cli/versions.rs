@@ -1,8 +1,9 @@
 //! What each release of Kubernetes gets: `tests/data/versions/v1.NN.txt` holds all flags and configuration files of a
-//! controller, and of an edge node what is its own. `UPDATE_GOLDEN=1` writes them anew: read the difference.
+//! controller, of an edge node what is its own, and of one that kubeadm joins what kubeadm is told. `UPDATE_GOLDEN=1` writes them anew: read the difference.
 
 use std::fmt::Write as _;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -22,6 +23,14 @@ impl Machine {
             }
             _ => "",
         };
+        let pki = match role {
+            "kubeadm" => {
+                "{ ca: /etc/nodeagent/ca.pem, signer: { kubernetes: { tokenFile: /etc/nodeagent/token } } }".to_owned()
+            }
+            _ => format!(
+                "\n  ca: /etc/kubernetes/pki/ca.pem\n  signer: {{ local: {{ key: /etc/kubernetes/pki/ca-key.pem }} }}{etcd}"
+            ),
+        };
         let config = format!(
             "apiVersion: nodeagent.io/v1alpha1
 kind: NodeConfig
@@ -35,13 +44,18 @@ cluster:
 kubernetes:
   version: {version}
   artifacts: {{ etcd: {{ version: v3.6.5 }} }}
-pki:
-  ca: /etc/kubernetes/pki/ca.pem
-  signer: {{ local: {{ key: /etc/kubernetes/pki/ca-key.pem }} }}{etcd}
+pki: {pki}
 "
         );
         let to = dir.path().join("root/etc/nodeagent");
         fs::create_dir_all(&to).expect("a tree");
+        if role == "kubeadm" {
+            let ca =
+                Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/01-worker/root/etc/kubernetes/pki/ca.pem");
+            fs::copy(ca, to.join("ca.pem")).expect("a CA");
+            fs::write(to.join("token"), "abcdef.0123456789abcdef").expect("a token");
+            fs::set_permissions(to.join("token"), fs::Permissions::from_mode(0o600)).expect("its mode");
+        }
         fs::write(to.join("node.yaml"), config).expect("a configuration");
         let facts = Facts { cgroups: Cgroups::Hybrid, ..Facts::sample() };
         fs::write(dir.path().join("facts.json"), serde_json::to_vec(&facts).expect("facts")).expect("facts");
@@ -54,10 +68,12 @@ pki:
         command.arg("--facts").arg(self.0.path().join("facts.json")).output().expect("run the program")
     }
 
-    /// What the units step makes of it: the configuration of every program whose name begins so.
-    fn configured(&self, prefix: &str) -> String {
-        let output = self.run(&["units"]);
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    /// What these steps make of it: the configuration of every program whose name begins so.
+    fn configured(&self, steps: &[&str], prefix: &str) -> String {
+        for step in steps {
+            let output = self.run(&[step]);
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        }
         let etc = self.0.path().join("root/etc/kubernetes");
         let mut files: Vec<PathBuf> =
             fs::read_dir(&etc).expect("files").map(|file| file.expect("one").path()).collect();
@@ -82,9 +98,10 @@ fn each_release_gets_what_is_written_down() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/versions");
     for minor in OLDEST..=NEWEST {
         let version = format!("v1.{minor}.0");
-        let controller = Machine::new(&version, "controller").configured("");
-        let edge = Machine::new(&version, "edge").configured("kubelet");
-        let now = format!("=== controller\n{controller}=== edge\n{edge}");
+        let controller = Machine::new(&version, "controller").configured(&["units"], "");
+        let edge = Machine::new(&version, "edge").configured(&["units"], "kubelet");
+        let joins = Machine::new(&version, "kubeadm").configured(&["certs", "units"], "kube");
+        let now = format!("=== controller\n{controller}=== edge\n{edge}=== kubeadm\n{joins}");
         let path = dir.join(format!("v1.{minor}.txt"));
         if std::env::var_os("UPDATE_GOLDEN").is_some() {
             fs::create_dir_all(&dir).expect("a directory");
@@ -111,8 +128,8 @@ fn a_release_that_is_too_old_is_refused_and_one_that_is_too_new_is_said_to_be() 
         let text = String::from_utf8_lossy(&plan.stdout).into_owned();
         assert!(text.contains(&format!("Kubernetes {version}: flags and fields {known}")), "{text}");
     }
-    let newest = Machine::new(&format!("v1.{NEWEST}.0"), "edge").configured("kubelet");
-    let newer = Machine::new(&format!("v1.{}.0", NEWEST + 1), "edge").configured("kubelet");
+    let newest = Machine::new(&format!("v1.{NEWEST}.0"), "edge").configured(&["units"], "kubelet");
+    let newer = Machine::new(&format!("v1.{}.0", NEWEST + 1), "edge").configured(&["units"], "kubelet");
     assert_eq!(newer, newest, "as the newest that is known");
 }
 

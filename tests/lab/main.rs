@@ -18,6 +18,7 @@ mod harness;
 mod images;
 mod kernel;
 mod kill;
+mod kubeadm;
 mod network;
 mod power;
 mod renew;

@@ -109,3 +109,11 @@ fn the_schema_of_fragments_is_the_only_one_that_is_free() {
     let roles = schema["$defs"]["Roles"]["properties"].as_object().expect("a map");
     assert_eq!(roles.keys().collect::<Vec<_>>(), ROLES);
 }
+
+#[test]
+fn a_cluster_of_ours_is_not_one_that_kubeadm_joins() {
+    let text = THREE.replace("10.10.30.22 }", "10.10.30.22, role: kubeadm }");
+    let found = problems(&text);
+    assert_eq!(found.len(), 1, "{found:#?}");
+    assert!(found[0].contains("nodes.worker-2.role: kubeadm joins a cluster that kubeadm made"), "{found:?}");
+}

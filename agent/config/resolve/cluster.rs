@@ -138,14 +138,14 @@ impl Resolver<'_> {
         let default = match self.role {
             Role::Etcd => true,
             Role::Controller => !apart,
-            Role::Worker | Role::Edge => false,
+            Role::Worker | Role::Edge | Role::Kubeadm => false,
         };
         let member = match (self.role, etcd.member) {
             (Role::Etcd, Some(false)) => {
                 self.refuse("etcd.member", "a member is all that a node of role etcd runs");
                 true
             }
-            (role @ (Role::Worker | Role::Edge), Some(true)) => {
+            (role @ (Role::Worker | Role::Edge | Role::Kubeadm), Some(true)) => {
                 self.refuse("etcd.member", format!("no member runs on a node of role {role}"));
                 false
             }

@@ -32,7 +32,14 @@ const OF_ROLES: [&str; 19] = [
 ];
 
 impl Resolver<'_> {
-    pub(super) fn certs(&mut self, pki: Pki) -> Option<CertsSettings> {
+    pub(super) fn certs(&mut self, pki: Option<Pki>) -> Option<CertsSettings> {
+        if self.role == Role::Kubeadm {
+            return self.certs_of_kubeadm(pki);
+        }
+        let Some(pki) = pki else {
+            self.refuse("pki", "is missing, and required: Keys, certificates and who signs them");
+            return None;
+        };
         let dir = self.or_default("pki.dir", pki.dir, RootPath::literal(defaults::PKI_DIR));
         let key = self.or_default("pki.key", pki.key, KeyKind::default());
         if self.role != Role::Controller {
@@ -108,10 +115,10 @@ impl Resolver<'_> {
         Some(CaSettings { ca: given.ca, signer })
     }
 
-    fn signer(&mut self, key: &str, given: Given) -> Option<Signer> {
+    pub(super) fn signer(&mut self, key: &str, given: Given) -> Option<Signer> {
         match (given.kubernetes, given.local, given.cfssl, given.offline) {
             (Some(kubernetes), None, None, None) => {
-                if !matches!(self.role, Role::Worker | Role::Edge) {
+                if matches!(self.role, Role::Controller | Role::Etcd) {
                     let message = format!(
                         "a {}'s certificates must be there before the API server is, and cannot come from it: use local, \
                          cfssl or offline",

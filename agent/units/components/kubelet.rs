@@ -11,6 +11,9 @@ use crate::engine::resource::{CannotTell, Diff, Resource, Seen, Thing};
 use crate::host::seen::Entry;
 use crate::units::versions::Program;
 
+/// Plugins for volumes: their default lies below /usr, which is read-only on Flatcar.
+pub const VOLUME_PLUGINS: &str = "/var/lib/kubelet/volumeplugins";
+
 pub fn component(node: &Node<'_>) -> Component {
     let unit = UnitName::literal("kubelet.service");
     let Node { settings, identity, .. } = node;
@@ -36,8 +39,7 @@ pub fn component(node: &Node<'_>) -> Component {
         "staticPodPath": manifests,
         "tlsCertFile": pair,
         "tlsPrivateKeyFile": pair,
-        // Its default lies below /usr, which is read-only on Flatcar.
-        "volumePluginDir": "/var/lib/kubelet/volumeplugins"
+        "volumePluginDir": VOLUME_PLUGINS
     });
     let mut args = vec![
         format!("--config={path}"),
@@ -45,11 +47,7 @@ pub fn component(node: &Node<'_>) -> Component {
         format!("--hostname-override={}", identity.name),
         format!("--node-ip={}", identity.address),
     ];
-    // There is no field for them.
-    if !settings.node.labels.is_empty() {
-        let labels: Vec<String> = settings.node.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        args.push(format!("--node-labels={}", labels.join(",")));
-    }
+    args.extend(labels(node));
     let what = Box::new(KubeletConfig { path: path.clone(), config: node.config(Program::Kubelet, config) });
     Component {
         unit_file: include_str!("../../../units/kubelet.service"),
@@ -69,14 +67,21 @@ pub fn component(node: &Node<'_>) -> Component {
     }
 }
 
+/// The labels with which the node registers: there is no field for them.
+pub fn labels(node: &Node<'_>) -> Option<String> {
+    let labels = &node.settings.node.labels;
+    let labels: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    (!labels.is_empty()).then(|| format!("--node-labels={}", labels.join(",")))
+}
+
 /// Where people may put static pods: root's alone, as kubeadm makes it.
-fn manifests_dir(path: RootPath) -> ManagedDir {
+pub fn manifests_dir(path: RootPath) -> ManagedDir {
     ManagedDir { path, meta: Meta::root(0o700) }
 }
 
 /// Where containerd's configuration is: who manages control groups there must do so for the kubelet, too. The second is
 /// Flatcar's own, which its unit names and which is in force until there is a first.
-const CONTAINERD: [&str; 2] = ["/etc/containerd/config.toml", "/usr/share/containerd/config.toml"];
+pub const CONTAINERD: [&str; 2] = ["/etc/containerd/config.toml", "/usr/share/containerd/config.toml"];
 
 /// What programs resolve names by.
 const RESOLVER: &str = "/etc/resolv.conf";
@@ -109,16 +114,21 @@ impl Resource for KubeletConfig {
 
     fn diff(&self, seen: &Seen) -> Result<Diff, CannotTell> {
         let mut config = self.config.clone();
-        let mut containerd = None;
-        for path in CONTAINERD {
-            containerd = containerd.or(seen.bytes(&RootPath::literal(path))?);
-        }
-        config["cgroupDriver"] = json!(cgroup_driver(containerd.unwrap_or_default()));
+        config["cgroupDriver"] = json!(cgroup_driver_of(seen)?);
         if matches!(seen.entry(&RootPath::literal(RESOLVER))?, Entry::Link(to) if to.ends_with("/stub-resolv.conf")) {
             config["resolvConf"] = json!(BEHIND_STUB);
         }
         ManagedFile::new(self.path.clone(), text(&config)).diff(seen)
     }
+}
+
+/// Who manages control groups on this machine, by the first of [`CONTAINERD`] that is there.
+pub fn cgroup_driver_of(seen: &Seen) -> Result<&'static str, CannotTell> {
+    let mut containerd = None;
+    for path in CONTAINERD {
+        containerd = containerd.or(seen.bytes(&RootPath::literal(path))?);
+    }
+    Ok(cgroup_driver(containerd.unwrap_or_default()))
 }
 
 /// Who manages control groups. containerd leaves them to runc unless `SystemdCgroup` says otherwise. Since 1.34 a kubelet

@@ -7,7 +7,7 @@ mod api_server;
 mod controller_manager;
 mod etcd;
 mod kube_proxy;
-mod kubelet;
+pub mod kubelet;
 mod scheduler;
 
 use std::net::IpAddr;
@@ -15,7 +15,7 @@ use std::net::IpAddr;
 use serde_json::{Map, Value};
 
 use super::versions::{self, Program};
-use crate::config::settings::Settings;
+use crate::config::settings::{Role, Settings};
 use crate::config::values::{HttpUrl, RootPath, UnitName};
 use crate::engine::file::ManagedFile;
 use crate::engine::resource::Resource;
@@ -67,12 +67,15 @@ pub struct Node<'a> {
 impl Node<'_> {
     /// The programs of this node's role.
     pub fn components(&self) -> Vec<Component> {
-        let of_kubernetes = Program::of(self.settings.role).iter().map(|program| match program {
-            Program::Kubelet => kubelet::component(self),
-            Program::KubeProxy => kube_proxy::component(self),
-            Program::ApiServer => api_server::component(self),
-            Program::ControllerManager => controller_manager::component(self),
-            Program::Scheduler => scheduler::component(self),
+        let of_kubernetes = Program::of(self.settings.role).iter().filter_map(|program| match program {
+            // Kubeadm configures it: `super::kubeadm`.
+            Program::Kubelet if self.settings.role == Role::Kubeadm => None,
+            Program::Kubelet => Some(kubelet::component(self)),
+            Program::KubeProxy => Some(kube_proxy::component(self)),
+            Program::ApiServer => Some(api_server::component(self)),
+            Program::ControllerManager => Some(controller_manager::component(self)),
+            Program::Scheduler => Some(scheduler::component(self)),
+            Program::Kubeadm => None,
         });
         let etcd = self.settings.etcd.member.then(|| etcd::component(self));
         etcd.into_iter().chain(of_kubernetes).collect()
@@ -89,7 +92,7 @@ impl Node<'_> {
     }
 
     /// What is waited for before a client of the API server starts.
-    fn api_server(&self) -> String {
+    pub fn api_server(&self) -> String {
         target(&self.identity.api_server(self.settings))
     }
 
@@ -102,7 +105,7 @@ impl Node<'_> {
     }
 
     /// A configuration file: what every release takes, and what depends on it.
-    fn config(&self, program: Program, of_all: Value) -> Value {
+    pub fn config(&self, program: Program, of_all: Value) -> Value {
         let mut config: Map<String, Value> = match of_all {
             Value::Object(fields) => fields,
             _ => Map::new(),

@@ -21,6 +21,7 @@ pub mod cluster;
 mod control_plane;
 pub mod disk;
 pub mod image;
+pub mod kubeadm;
 pub mod kubernetes;
 mod mounts;
 pub mod net;

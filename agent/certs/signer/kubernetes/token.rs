@@ -51,7 +51,7 @@ impl Token {
     }
 
     /// All of it, for the API server alone.
-    pub(super) fn text(&self) -> &str {
+    pub(in crate::certs) fn text(&self) -> &str {
         &self.0
     }
 }
