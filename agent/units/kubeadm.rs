@@ -261,14 +261,17 @@ mod tests {
     use crate::engine::change::Meta;
     use crate::host::seen::{Sight, Stamp};
 
+    const NODE: &str = "\
+apiVersion: nodeagent.io/v1alpha1
+kind: NodeConfig
+role: kubeadm
+cluster: { apiServer: 'https://[fd00::11]' }
+pki: { ca: /etc/nodeagent/ca.pem, signer: { kubernetes: { tokenFile: /etc/nodeagent/token } } }
+";
+
     fn settings(more: &str) -> Settings {
-        let text = format!(
-            "apiVersion: nodeagent.io/v1alpha1\nkind: NodeConfig\nrole: kubeadm\n\
-             cluster: {{ apiServer: 'https://[fd00::11]' }}\n\
-             pki: {{ ca: /etc/nodeagent/ca.pem, signer: {{ kubernetes: {{ tokenFile: /etc/nodeagent/token }} }} }}\n{more}"
-        );
-        let source = Source { name: "node.yaml".into(), text: text.into_bytes() };
-        crate::config::load(vec![source]).unwrap_or_else(|errors| panic!("{errors}"))
+        let source = |text: &str| Source { name: "node.yaml".into(), text: text.into() };
+        crate::config::load(vec![source(NODE), source(more)]).unwrap_or_else(|errors| panic!("{errors}"))
     }
 
     fn configuration(more: &str) -> Option<Value> {

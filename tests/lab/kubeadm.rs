@@ -78,6 +78,9 @@ fn init_configuration() -> String {
             "kind": "KubeletConfiguration",
             // What nodeagent's own flag has to set right: nothing is managed by systemd in the lab's containerd.
             "cgroupDriver": "systemd",
+            // The disk is the host's, and how full that is says nothing here.
+            "evictionHard": { "nodefs.available": "1%", "imagefs.available": "1%", "nodefs.inodesFree": "1%" },
+            "imageGCHighThresholdPercent": 100,
         }),
     ];
     documents.map(|document| document.to_string()).join("\n---\n")
