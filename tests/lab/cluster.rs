@@ -27,6 +27,17 @@ fn kubeconfigs_serve_a_new_kubectl(cluster: &Cluster<'_>) -> Result<()> {
     Ok(())
 }
 
+/// The container runtime has its limits, for which it is restarted, before the kubelet begins to speak to it.
+fn the_runtime_was_ready_for_the_kubelet(node: &Node<'_>) -> Result<()> {
+    let started = |unit: &str| -> Result<u64> {
+        let said = node.ok(&["systemctl", "show", "--value", "--property=ExecMainStartTimestampMonotonic", unit])?;
+        said.trim().parse().with_context(|| format!("{unit} started at {said:?}"))
+    };
+    let (runtime, kubelet) = (started("containerd.service")?, started("kubelet.service")?);
+    ensure!(runtime < kubelet, "containerd started {} us after the kubelet", runtime - kubelet);
+    Ok(())
+}
+
 /// What the agent wrote on a machine: each file's digest, each link's end.
 pub fn written(node: &Node<'_>) -> Result<BTreeMap<String, String>> {
     let places = ["/etc/kubernetes", "/etc/systemd/system", "/etc/cni", "/opt/bin"];
@@ -54,6 +65,7 @@ fn three_machines_become_a_cluster_and_come_back_unchanged() -> Result<()> {
             let node = cluster.node(name)?;
             bootstrapped(node)?;
             nothing_to_do(node)?;
+            the_runtime_was_ready_for_the_kubelet(node)?;
             before.push(written(node)?);
         }
         cluster.power_off(&ALL)?;
