@@ -1,0 +1,164 @@
+//! The inventory: what is kept in it, whose it is, and what never gets into it.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+use openssl::base64::decode_block;
+use openssl::x509::X509;
+use serde_json::Value;
+
+use super::{Operator, example};
+
+#[test]
+fn a_second_run_writes_nothing_and_one_more_machine_changes_no_other_s_network() -> Result<()> {
+    let operator = Operator::of(&example("cluster.yaml")?)?;
+    let before = operator.all()?;
+    let again = operator.run(&[])?;
+    ensure!(String::from_utf8_lossy(&again.stdout).starts_with("everything is there already\n"), "{again:?}");
+    ensure!(operator.all()? == before, "a second run wrote something");
+
+    let more = example("cluster.yaml")?.replace("nodes:\n", "nodes:\n  a-worker: { address: 10.10.30.20 }\n");
+    fs::write(operator.dir.path().join("cluster.yaml"), more)?;
+    ensure!(operator.run(&[])?.status.success(), "one more machine");
+    let nodes = operator.json("worker-1/node.yaml")?["cluster"]["nodes"].clone();
+    let cidrs = ["controller-1", "worker-1", "worker-2", "a-worker"].map(|name| nodes[name]["podCIDR"].clone());
+    ensure!(cidrs == ["10.244.0.0/24", "10.244.1.0/24", "10.244.2.0/24", "10.244.3.0/24"], "{cidrs:?}");
+    let after = operator.all()?;
+    for kept in ["pki/ca-key.pem", "pki/sa-key.pem", "admin.conf", "controller-1/secrets/ca-key.pem"] {
+        ensure!(after[&operator.path(kept)] == before[&operator.path(kept)], "{kept} was made again");
+    }
+    let token = |node: &str| -> Result<Value> { Ok(operator.json("bootstrap-tokens.yaml")?["tokens"][node].clone()) };
+    let old = token("worker-1")?;
+    ensure!(operator.text("worker-1/user-data")?.contains(old["token"].as_str().context("a token")?), "its own token");
+    ensure!(operator.run(&["--new-tokens"])?.status.success(), "new tokens");
+    ensure!(token("worker-1")? != old, "the token is still {old}");
+    Ok(())
+}
+
+#[test]
+fn what_is_secret_is_its_owners_alone_and_listed() -> Result<()> {
+    let operator = Operator::of(&example("cluster-etcd.yaml")?)?;
+    for (path, (mode, _, bytes)) in operator.all()? {
+        let holds_key = String::from_utf8_lossy(&bytes).contains("PRIVATE KEY");
+        let open = ["node.yaml", "secrets.yaml", "allocations.yaml", "ca.pem", "etcd-ca.pem", "front-proxy-ca.pem"];
+        let open = path.file_name().and_then(|name| name.to_str()).is_some_and(|name| open.contains(&name));
+        ensure!(mode == if open { 0o644 } else { 0o600 }, "{} has mode {mode:o}", path.display());
+        let in_place = path.components().any(|part| ["pki", "secrets"].iter().any(|dir| part.as_os_str() == *dir));
+        ensure!(!holds_key || in_place, "{} holds a key", path.display());
+    }
+    for closed in ["pki", "controller-1/secrets", "etcd-1/secrets"] {
+        let mode = fs::metadata(operator.path(closed))?.permissions().mode() & 0o7777;
+        ensure!(mode == 0o700, "{closed} has mode {mode:o}");
+    }
+    let listed = |node: &str| -> Result<Vec<String>> {
+        let listed = operator.json(&format!("{node}/secrets.yaml"))?;
+        let listed = listed.as_object().context("a map")?;
+        let mut there: Vec<String> = fs::read_dir(operator.path(node).join("secrets"))?
+            .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+            .collect::<Result<_>>()?;
+        there.sort();
+        let mut names: Vec<String> = listed.keys().cloned().collect();
+        names.sort();
+        ensure!(there == names, "{node}: {there:?} and {names:?}");
+        ensure!(listed.values().all(|entry| entry["mode"] == "0600"), "{listed:?}");
+        Ok(names)
+    };
+    let of_controllers = [
+        "bootstrap-tokens.yaml",
+        "ca-key.pem",
+        "encryption-key",
+        "etcd-ca-key.pem",
+        "front-proxy-ca-key.pem",
+        "sa-key.pem",
+    ];
+    ensure!(listed("controller-1")? == of_controllers, "{:?}", listed("controller-1")?);
+    ensure!(listed("etcd-1")? == ["etcd-ca-key.pem"], "{:?}", listed("etcd-1")?);
+    ensure!(!operator.path("edge-1/secrets").exists(), "an edge node needs none");
+    let same = |name: &str| fs::read(operator.path(&format!("controller-1/secrets/{name}")));
+    ensure!(same("sa-key.pem")? == fs::read(operator.path("controller-3/secrets/sa-key.pem"))?, "one key for all");
+    Ok(())
+}
+
+#[test]
+fn the_administrators_kubeconfig_is_signed_by_the_cluster() -> Result<()> {
+    let operator = Operator::of(&example("cluster.yaml")?)?;
+    let config: Value = serde_json::from_str(&operator.text("admin.conf")?)?;
+    let data = |at: &Value| -> Result<Vec<u8>> { Ok(decode_block(at.as_str().context("no data")?)?) };
+    let ca = X509::from_pem(&data(&config["clusters"][0]["cluster"]["certificate-authority-data"])?)?;
+    let certificate = X509::from_pem(&data(&config["users"][0]["user"]["client-certificate-data"])?)?;
+    let key = openssl::pkey::PKey::private_key_from_pem(&data(&config["users"][0]["user"]["client-key-data"])?)?;
+    ensure!(certificate.verify(&*ca.public_key()?)? && certificate.public_key()?.public_eq(&key), "the pair");
+    let subject: Vec<String> =
+        certificate.subject_name().entries().map(|entry| Ok(entry.data().to_string()?)).collect::<Result<_>>()?;
+    ensure!(subject == ["system:masters", "kubernetes-admin"], "{subject:?}");
+    ensure!(config["clusters"][0]["cluster"]["server"] == "https://10.10.30.11:6443", "{config}");
+    ensure!(config["current-context"] == config["contexts"][0]["name"], "{config}");
+    Ok(())
+}
+
+#[test]
+fn what_cannot_be_is_refused_before_anything_is_made() -> Result<()> {
+    let good = example("cluster.yaml")?;
+    let line = |n| format!("  machine-with-a-long-name-{n}: {{ address: 10.9.0.{n} }}\n");
+    let many = (0..250).map(line).collect::<Vec<_>>().concat();
+    let table = [
+        (
+            good.replace("apiServer", "apiserver"),
+            vec!["cluster.yaml:5:1: apiserver: unknown key; did you mean apiServer?", "2 errors"],
+        ),
+        (
+            good.replace("v1.34.2\n", "1.34\n").replace("10.10.30.21", "10.10.30"),
+            vec!["cluster.yaml:16:12: kubernetes.version", "nodes.worker-1.address", "2 errors"],
+        ),
+        (
+            good.replace("nodes:\n", &format!("nodes:\n{many}")),
+            vec!["would have", "metadata services take 16384", "--any-size"],
+        ),
+        (good.replace("worker-1:", "pki:"), vec!["machine of the name pki", "--pki"]),
+    ];
+    for (text, wanted) in table {
+        let operator = Operator::new(&text)?;
+        let output = operator.run(&[])?;
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(output.status.code() == Some(2), "{told}");
+        for words in wanted {
+            ensure!(told.contains(words), "{words:?} is not in\n{told}");
+        }
+        ensure!(!operator.path("worker-2").exists() && !operator.path("admin.conf").exists(), "something was made");
+        if told.contains("--any-size") {
+            ensure!(operator.run(&["--any-size"])?.status.success(), "any size");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_ca_that_is_there_is_taken_and_half_a_one_is_not() -> Result<()> {
+    let operator = Operator::new(&example("cluster.yaml")?)?;
+    let own = operator.dir.path().join("own");
+    fs::create_dir(&own)?;
+    let made = Command::new(env!("CARGO_BIN_EXE_nodeagent")).args(["certs", "ca"]).arg(&own).output()?;
+    ensure!(made.status.success(), "{made:?}");
+    ensure!(operator.run(&["--pki", "own"])?.status.success(), "with a CA of one's own");
+    let ca = fs::read_to_string(own.join("ca.pem"))?;
+    let yaml = operator.json("worker-1/user-data")?;
+    let files = yaml["write_files"].as_array().context("files")?;
+    let written = files.iter().find(|file| file["path"] == "/etc/kubernetes/pki/ca.pem").context("the CA")?;
+    ensure!(written["content"] == *ca, "another CA");
+    ensure!(!operator.path("pki").exists(), "a directory that nobody asked for");
+
+    // With its key beside it, as some tools keep it: the machines get the certificate alone.
+    let key = fs::read_to_string(own.join("ca-key.pem"))?;
+    fs::write(own.join("ca.pem"), format!("{ca}{key}"))?;
+    ensure!(operator.run(&["--pki", "own"])?.status.success(), "both in one file");
+    ensure!(!operator.text("worker-1/user-data")?.contains("PRIVATE KEY"), "a key in user-data");
+
+    fs::remove_file(own.join("ca-key.pem"))?;
+    let output = operator.run(&["--pki", "own"])?;
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(output.status.code() == Some(2) && told.contains("own/ca-key.pem: there is no such file"), "{told}");
+    ensure!(!own.join("ca-key.pem").exists(), "a new key for an old CA");
+    Ok(())
+}
