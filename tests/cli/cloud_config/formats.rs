@@ -5,11 +5,15 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
-use super::{Operator, example, ignition_validate, repository, schema_check};
+use super::butane::{held, stand_in_for_butane};
+use super::coreos::stand_in_for_coreos_cloudinit;
+use super::{Operator, cloud_init, example, ignition_validate, repository, schema_check, yaml_1_1};
+use crate::world::scratch;
 
 #[test]
 fn the_examples_are_what_it_makes() -> Result<()> {
@@ -121,7 +125,7 @@ fn all_formats_say_the_same() -> Result<()> {
                 let content = if inline {
                     contents["inline"].as_str().context("inline")?.to_owned()
                 } else {
-                    unescaped(contents["source"].as_str().context("source")?)?
+                    held(contents)?.context("it would be fetched")?
                 };
                 ignited.insert(path, (mode, content));
             }
@@ -141,14 +145,55 @@ fn all_formats_say_the_same() -> Result<()> {
     Ok(())
 }
 
-/// What a data URL holds.
-fn unescaped(url: &str) -> Result<String> {
-    let mut parts = url.strip_prefix("data:,").context("no data URL")?.split('%');
-    let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
-    for part in parts {
-        let (code, rest) = part.split_at_checked(2).context("half an escape")?;
-        bytes.push(u8::from_str_radix(code, 16)?);
-        bytes.extend(rest.as_bytes());
+/// No example that nobody looks at: each file in `cloud-config/` is taken by whom it is for, as it is there.
+#[test]
+fn each_example_is_taken_by_whom_it_is_for() -> Result<()> {
+    let (mut dirs, mut judged) = (vec![repository("cloud-config")], BTreeMap::new());
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(dir)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                dirs.push(path);
+                continue;
+            }
+            let name = path.file_name().and_then(|name| name.to_str()).context("a name")?.to_owned();
+            match name.as_str() {
+                "user-data" => schema_check(&path),
+                "user-data.coreos" => stand_in_for_coreos_cloudinit(&path),
+                "config.ign" => ignition_validate(&path),
+                "config.bu" => stand_in_for_butane(&yaml_1_1(&path)?).map(drop),
+                "worker.yaml" => template_check(&path),
+                "cluster.yaml" | "cluster-etcd.yaml" => Operator::of(&fs::read_to_string(&path)?).map(drop),
+                _ => bail!("nobody looks at {}", path.display()),
+            }
+            .with_context(|| path.display().to_string())?;
+            *judged.entry(name).or_insert(0) += 1;
+        }
     }
-    Ok(String::from_utf8(bytes)?)
+    let of_roles = ["user-data", "user-data.coreos", "config.ign", "config.bu"].map(|name| judged.get(name).copied());
+    ensure!(of_roles == [Some(4); 4] && judged.len() == 7, "{judged:?}");
+    Ok(())
+}
+
+/// The real cloud-init fills the template in, with meta-data for each name that the file's head promises, and takes it.
+fn template_check(path: &Path) -> Result<()> {
+    let text = fs::read_to_string(path)?;
+    let head = text.lines().take_while(|line| line.starts_with('#'));
+    let promised =
+        head.flat_map(|line| line.split([' ', ',', '#'])).filter(|word| word.contains('_') && !word.contains('`'));
+    let promised: BTreeMap<&str, &str> = promised.map(|name| (name, "0000")).collect();
+    let script = "import json, sys\n\
+                  from cloudinit.handlers.jinja_template import render_jinja_payload\n\
+                  data = {'ds': {'meta_data': json.loads(sys.argv[2])}}\n\
+                  print(render_jinja_payload(open(sys.argv[1]).read(), 'worker.yaml', data))";
+    let data = serde_json::to_string(&promised)?;
+    let output = cloud_init(script, &[path, Path::new(&data)])?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let rendered = String::from_utf8(output.stdout)?;
+    // What has no value is filled in by its own name, with this before it.
+    ensure!(!rendered.contains("CI_MISSING_JINJA_VAR"), "it asks for more than its head says:\n{rendered}");
+    let dir = scratch()?;
+    let file = dir.path().join("rendered");
+    fs::write(&file, rendered)?;
+    schema_check(&file)
 }

@@ -4,9 +4,12 @@
 //! | what | file |
 //! | --- | --- |
 //! | the examples in `cloud-config/`, and who takes them | `formats.rs` |
+//! | stand-ins for those that no registry packages | `butane.rs`, `coreos.rs` |
 //! | the config drive | `drive.rs` |
 //! | the inventory, its secrets, and what is refused | `inventory.rs` |
 
+mod butane;
+mod coreos;
 mod drive;
 mod formats;
 mod inventory;
@@ -70,7 +73,7 @@ impl Operator {
         fs::read_to_string(self.path(name)).with_context(|| name.to_owned())
     }
 
-    /// Every file of the inventory.
+    /// Every file of the inventory, but for those that say who was in it last.
     fn all(&self) -> Result<Files> {
         fn walk(dir: &Path, all: &mut Files) -> Result<()> {
             for entry in fs::read_dir(dir)? {
@@ -80,7 +83,7 @@ impl Operator {
                 };
                 if metadata.is_dir() {
                     walk(&path, all)?;
-                } else {
+                } else if !path.ends_with(".lock") {
                     let mode = metadata.permissions().mode() & 0o7777;
                     all.insert(path.clone(), (mode, metadata.modified()?, fs::read(path)?));
                 }
@@ -115,6 +118,16 @@ impl Operator {
     fn json(&self, name: &str) -> Result<Value> {
         yaml_1_1(&self.path(name))
     }
+}
+
+/// What `bsdtar` finds in an image of the inventory, unpacked.
+fn unpacked(operator: &Operator, image: &str) -> Result<PathBuf> {
+    need("bsdtar", "libarchive-tools")?;
+    let drive = operator.path("drive");
+    fs::create_dir(&drive)?;
+    let output = Command::new("bsdtar").arg("-xf").arg(operator.path(image)).current_dir(&drive).output()?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(drive)
 }
 
 /// What a reader of YAML 1.1 finds in a file: `PyYAML`, which is also cloud-init's.
