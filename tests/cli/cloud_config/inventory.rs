@@ -1,10 +1,13 @@
 //! The inventory: what is kept in it, whose it is, and what never gets into it.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::process::Command;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
+use nix::fcntl::{Flock, FlockArg};
 use openssl::base64::decode_block;
 use openssl::x509::X509;
 use serde_json::Value;
@@ -135,6 +138,18 @@ fn what_cannot_be_is_refused_before_anything_is_made() -> Result<()> {
 }
 
 #[test]
+fn a_slip_in_the_directory_of_cas_makes_no_other_cluster() -> Result<()> {
+    let operator = Operator::of(&example("cluster.yaml")?)?;
+    let before = operator.all()?;
+    let output = operator.run(&["--pki", "ikp"])?;
+    let told = String::from_utf8(output.stderr)?;
+    ensure!(output.status.code() == Some(2), "{told}");
+    ensure!(told.contains("make a new CA in ikp") && told.contains("--pki") && told.contains("--to"), "{told}");
+    ensure!(operator.all()? == before && !operator.dir.path().join("ikp").exists(), "something was made");
+    Ok(())
+}
+
+#[test]
 fn a_ca_that_is_there_is_taken_and_half_a_one_is_not() -> Result<()> {
     let operator = Operator::new(&example("cluster.yaml")?)?;
     let own = operator.dir.path().join("own");
@@ -160,5 +175,105 @@ fn a_ca_that_is_there_is_taken_and_half_a_one_is_not() -> Result<()> {
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     ensure!(output.status.code() == Some(2) && told.contains("own/ca-key.pem: there is no such file"), "{told}");
     ensure!(!own.join("ca-key.pem").exists(), "a new key for an old CA");
+    Ok(())
+}
+
+#[test]
+fn runs_at_the_same_time_take_turns() -> Result<()> {
+    let operator = Operator::new(&example("cluster-etcd.yaml")?)?;
+    let start = || -> Result<_> {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nodeagent"));
+        let command = command.args(["cloud-config", "cluster.yaml"]).current_dir(operator.dir.path());
+        Ok(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?)
+    };
+    let runs = (0..4).map(|_| start()).collect::<Result<Vec<_>>>()?;
+    let mut made = 0;
+    for run in runs {
+        let output = run.wait_with_output()?;
+        let (said, told) = (String::from_utf8(output.stdout)?, String::from_utf8(output.stderr)?);
+        ensure!(output.status.success(), "{told}");
+        made +=
+            usize::from(said.lines().any(|line| line.starts_with("wrote ") && line.ends_with("/inventory/pki/ca.pem")));
+        ensure!(
+            said.contains("wrote ") != said.starts_with("everything is there already\n"),
+            "it made a part:\n{said}"
+        );
+    }
+    ensure!(made == 1, "{made} of them made a CA");
+
+    // One that does not end is not waited for for ever, and named.
+    let lock = fs::File::options().append(true).open(operator.path(".lock"))?;
+    let _held = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, error)| error)?;
+    fs::write(operator.path(".lock"), "pid 1 (cloud-config) since long ago\n")?;
+    let before = operator.all()?;
+    let output = operator.run(&["--new-tokens"])?;
+    let told = String::from_utf8(output.stderr)?;
+    ensure!(output.status.code() == Some(3) && output.stdout.is_empty(), "{told}");
+    ensure!(told.contains("inventory/.lock: still held after 10 s by pid 1 (cloud-config) since long ago"), "{told}");
+    ensure!(operator.all()? == before, "it wrote something");
+    Ok(())
+}
+
+#[test]
+fn what_was_made_for_a_machine_that_is_gone_is_told_of_and_left() -> Result<()> {
+    let operator = Operator::of(&example("cluster.yaml")?)?;
+    // A directory of the operator's own is none of the command's business.
+    fs::create_dir(operator.path("notes"))?;
+    let there = |operator: &Operator| fs::read(operator.path("worker-2/user-data"));
+    let before = there(&operator)?;
+    let fewer = example("cluster.yaml")?.replace("  worker-2: { address: 10.10.30.22 }\n", "");
+    fs::write(operator.dir.path().join("cluster.yaml"), fewer)?;
+    let output = operator.run(&[])?;
+    let said = String::from_utf8(output.stdout)?;
+    let told = said.lines().filter(|line| line.contains("no such machines")).collect::<Vec<_>>();
+    ensure!(told.len() == 1 && told[0].contains("/inventory/worker-2: cluster.yaml has no"), "{said}");
+    ensure!(there(&operator)? == before, "it was touched");
+    ensure!(!operator.text("bootstrap-tokens.yaml")?.contains("worker-2"), "its token is still good");
+    let output = operator.run(&["--output", "json"])?;
+    let said: Value = serde_json::from_slice(&output.stdout)?;
+    let left: Vec<&str> = said["left"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    ensure!(left.len() == 1 && Path::new(left[0]).ends_with("inventory/worker-2"), "{said}");
+
+    fs::remove_dir_all(operator.path("worker-2"))?;
+    let said = String::from_utf8(operator.run(&[])?.stdout)?;
+    ensure!(said.starts_with("everything is there already\n") && !said.contains("left"), "{said}");
+    Ok(())
+}
+
+/// Somebody else signs for etcd and for the aggregation layer: their certificates are enough, and no key is carried around.
+#[test]
+fn other_signers_take_the_place_of_ours_and_keep_their_keys() -> Result<()> {
+    let others = "  controller:\n    pki:\n\
+                  \x20     etcd: { signer: { offline: { dir: /etc/requests } } }\n\
+                  \x20     frontProxy: { signer: { offline: { dir: /etc/requests } } }\n";
+    let operator = Operator::new(&example("cluster.yaml")?.replace("  controller:\n", others))?;
+    let own = operator.dir.path().join("own");
+    fs::create_dir(&own)?;
+    let mut command = Command::new(env!("CARGO_BIN_EXE_nodeagent"));
+    let made = command.args(["certs", "ca", "--etcd", "--front-proxy"]).arg(&own).output()?;
+    ensure!(made.status.success(), "{made:?}");
+    for key in ["etcd-ca-key.pem", "front-proxy-ca-key.pem"] {
+        fs::remove_file(own.join(key))?;
+    }
+    let output = operator.run(&["--pki", "own"])?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let node = operator.json("controller-1/node.yaml")?;
+    for (authority, name) in [("etcd", "etcd-ca"), ("frontProxy", "front-proxy-ca")] {
+        let of = &node["pki"][authority];
+        ensure!(of["signer"].as_object().is_some_and(|signer| signer.keys().eq(["offline"])), "{of}");
+        let user_data = operator.json("controller-1/user-data")?;
+        let files = user_data["write_files"].as_array().context("files")?;
+        let file = files.iter().find(|file| file["path"] == of["ca"]).with_context(|| name.to_owned())?;
+        ensure!(file["content"] == *fs::read_to_string(own.join(format!("{name}.pem")))?, "another {name}");
+        ensure!(!own.join(format!("{name}-key.pem")).exists(), "a new key for an old CA");
+    }
+    let brought = operator.json("controller-1/secrets.yaml")?;
+    let brought: BTreeSet<&str> = brought.as_object().context("a map")?.keys().map(String::as_str).collect();
+    ensure!(brought == ["bootstrap-tokens.yaml", "ca-key.pem", "sa-key.pem"].into(), "{brought:?}");
+
+    // A machine that signs itself needs the key, whoever else does not.
+    fs::write(operator.dir.path().join("cluster.yaml"), example("cluster.yaml")?)?;
+    let told = String::from_utf8(operator.run(&["--pki", "own"])?.stderr)?;
+    ensure!(told.contains("own/etcd-ca-key.pem: there is no such file"), "{told}");
     Ok(())
 }
