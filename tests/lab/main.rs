@@ -10,6 +10,7 @@ mod cluster;
 mod cluster_days;
 mod cluster_service;
 mod cluster_skew;
+mod config_drive;
 mod csr;
 mod drill;
 mod etcd;

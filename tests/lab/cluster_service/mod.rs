@@ -47,14 +47,15 @@ const TOKENS: &str = "apiVersion: nodeagent.io/v1alpha1\nkind: BootstrapTokens\n
                       \x20 edge-01: { token: expire.0123456789abcdef, expires: 2020-01-01T00:00:00Z }\n";
 
 /// A controller's tree, and the service on it.
-struct Controller<'lab> {
+pub struct Controller<'lab> {
     lab: &'lab Lab,
     root: PathBuf,
     runs: u32,
 }
 
 impl<'lab> Controller<'lab> {
-    fn new(lab: &'lab Lab) -> Result<Self> {
+    /// A controller of this file's own cluster, whose API server is [`ControlPlane`].
+    pub fn new(lab: &'lab Lab) -> Result<Self> {
         let root = lab.directory().join("controller");
         for directory in ["etc/nodeagent", "etc/kubernetes/pki", "etc/kubernetes/addons"] {
             fs::create_dir_all(root.join(directory))?;
@@ -71,14 +72,15 @@ impl<'lab> Controller<'lab> {
         Ok(controller)
     }
 
-    fn write(&self, path: &str, text: &str) -> Result<()> {
+    /// Writes a file of the controller's, for root alone.
+    pub fn write(&self, path: &str, text: &str) -> Result<()> {
         let path = self.root.join(path);
         fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
         Ok(fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?)
     }
 
     /// Starts the service.
-    fn start(&mut self) -> Result<Running> {
+    pub fn start(&mut self) -> Result<Running> {
         self.runs += 1;
         let log = self.lab.directory().join(format!("cluster-{}.log", self.runs));
         let facts = self.lab.directory().join("controller-facts.json");
@@ -110,19 +112,21 @@ fn node_yaml(link: &str, address: &str) -> String {
 }
 
 /// A service that runs, and what it tells.
-struct Running {
+pub struct Running {
     daemon: Daemon,
     log: PathBuf,
 }
 
 impl Running {
-    fn told(&self) -> Result<String> {
+    /// All that it told, which is no token.
+    pub fn told(&self) -> Result<String> {
         let told = fs::read_to_string(&self.log)?;
         ensure!(!told.contains("0123456789abcdef"), "a token's secret is told: {told}");
         Ok(told)
     }
 
-    fn tells(&mut self, part: &str) -> Result<()> {
+    /// Waits until it has told this.
+    pub fn tells(&mut self, part: &str) -> Result<()> {
         let log = self.log.clone();
         self.daemon.wait_until(&format!("{part:?} to be told"), SOON, || {
             let told = fs::read_to_string(&log)?;
