@@ -13,6 +13,7 @@ mod cluster_skew;
 mod config_drive;
 mod csr;
 mod drill;
+mod edge;
 mod etcd;
 mod ha;
 mod harness;
