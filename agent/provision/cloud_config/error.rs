@@ -29,7 +29,7 @@ pub enum CloudConfigError {
         secret: String,
     },
     /// What was made for the cluster has another CA.
-    #[error("make a new CA in {dir}: the cluster of this inventory has one")]
+    #[error("take the CA in {dir}: the cluster of this inventory has another one")]
     AnotherCa {
         /// Where.
         dir: String,
@@ -59,7 +59,8 @@ impl Explain for CloudConfigError {
                      machine by hand, in a file of /etc/nodeagent/node.d with mode 0600"
                 }
                 Self::AnotherCa { .. } => {
-                    "name the directory that has it with --pki, or bring it there; a new cluster wants an inventory of its own (--to)"
+                    "name the directory that has it with --pki, or bring it there; a new cluster wants an inventory of its own (--to), \
+                     and one that is to get another CA no admin.conf of the old one"
                 }
                 Self::Reserved { .. } => "name another directory for the CAs with --pki",
             }

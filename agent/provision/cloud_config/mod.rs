@@ -127,14 +127,19 @@ pub async fn make(order: Order, told: impl Fn(&str)) -> Result<Made, Fault> {
 
     let pki = order.pki.unwrap_or(own_pki);
     let kubeconfig_file = RootPath::literal("/admin.conf");
+    let there = store.read(&kubeconfig_file)?.map(Zeroizing::new);
     // A slip in --pki must not make another cluster of this one.
-    if store.has(&kubeconfig_file)? && !keys::has_ca(&pki)? {
-        return Err(CloudConfigError::AnotherCa { dir: pki.display().to_string() }.into());
+    let another_ca = || CloudConfigError::AnotherCa { dir: pki.display().to_string() };
+    if there.is_some() && !keys::has_ca(&pki)? {
+        return Err(another_ca().into());
     }
     let mut pki_store = Store::open_closed(&pki)?;
     // Another inventory may have the same CAs.
     let _alone_there = pki_store.lock(&told).await?;
     let keys = Keys::find(&pki, &mut pki_store, &Wanted::of(&cluster, &configs), now)?;
+    if there.as_ref().is_some_and(|there| admin::is_of_another(there, &keys.cluster, now)) {
+        return Err(another_ca().into());
+    }
     let tokens_text = node::tokens_yaml(&tokens, "Written by nodeagent cloud-config: for controllers alone.");
 
     let mut ready = Vec::new();
@@ -150,7 +155,6 @@ pub async fn make(order: Order, told: impl Fn(&str)) -> Result<Made, Fault> {
     let text = format!("{header}{}", yaml::print(document.as_object().unwrap_or(&serde_json::Map::new())));
     store.put(&allocations_file, text.as_bytes(), Meta::FILE)?;
     store.put(&tokens_file, tokens_text.as_bytes(), Meta::SECRET)?;
-    let there = store.read(&kubeconfig_file)?.map(Zeroizing::new);
     let kubeconfig = admin::kubeconfig(&cluster, &keys.cluster, there.as_ref().map(|bytes| bytes.as_slice()), now)?;
     store.put(&kubeconfig_file, kubeconfig.as_bytes(), Meta::SECRET)?;
 

@@ -51,8 +51,8 @@ fn translated(part: &str, value: &Value) -> Result<Value> {
             match part {
                 "storage.files.contents" => embedded(&mut made)?,
                 "storage.files" => {
-                    let mode = made["mode"].as_u64().context("a mode is a number")?;
-                    ensure!(mode <= 0o777, "the mode {mode:o} has bits that are not supported");
+                    let bits = made["mode"].as_u64().context("a mode is a number")?;
+                    ensure!(bits <= 0o777, "the mode {bits:o} has bits that are not supported");
                     ensure!(made["overwrite"] != true || made.contains_key("contents"), "nothing to overwrite with");
                 }
                 "storage" => unique(&made, &["files", "links"], "path")?,
@@ -170,7 +170,8 @@ fn the_stand_in_for_butane_knows_what_it_does_not_know() -> Result<()> {
     let operator = Operator::of(&example("cluster.yaml")?)?;
     let good = operator.json("worker-1/config.bu")?;
     stand_in_for_butane(&good)?;
-    let bad: [(&str, fn(&mut Value)); 7] = [
+    type Change = fn(&mut Value);
+    let bad: [(&str, Change); 7] = [
         ("a key of Ignition's", |config| config["ignition"] = json!({ "version": IGNITION })),
         ("a misspelt key", |config| config["storage"]["files"][0]["permissions"] = json!(420)),
         ("a mode in quotes", |config| config["storage"]["files"][0]["mode"] = json!("0644")),

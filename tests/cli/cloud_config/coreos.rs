@@ -62,7 +62,8 @@ pub(super) fn stand_in_for_coreos_cloudinit(path: &Path) -> Result<()> {
             ensure!(unit[flag].is_null() || unit[flag].is_boolean(), "{flag} of {name}");
         }
         // It waits for what it starts, and gives up after ten minutes.
-        ensure!(unit["command"].is_null() || (unit["command"] == "start" && name.ends_with(".timer")), "{unit}");
+        let is_timer = Path::new(name).extension().is_some_and(|extension| extension == "timer");
+        ensure!(unit["command"].is_null() || (unit["command"] == "start" && is_timer), "{unit}");
     }
     let started = list(coreos, "units")?.iter().filter(|unit| unit["command"] == "start").count();
     ensure!(started == 1, "{started} units are started");

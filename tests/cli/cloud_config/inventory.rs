@@ -141,11 +141,21 @@ fn what_cannot_be_is_refused_before_anything_is_made() -> Result<()> {
 fn a_slip_in_the_directory_of_cas_makes_no_other_cluster() -> Result<()> {
     let operator = Operator::of(&example("cluster.yaml")?)?;
     let before = operator.all()?;
-    let output = operator.run(&["--pki", "ikp"])?;
-    let told = String::from_utf8(output.stderr)?;
-    ensure!(output.status.code() == Some(2), "{told}");
-    ensure!(told.contains("make a new CA in ikp") && told.contains("--pki") && told.contains("--to"), "{told}");
-    ensure!(operator.all()? == before && !operator.dir.path().join("ikp").exists(), "something was made");
+    let another = Operator::of(&example("cluster.yaml")?)?;
+    let dir = operator.dir.path().join("another");
+    fs::create_dir(&dir)?;
+    for file in fs::read_dir(another.path("pki"))? {
+        let file = file?;
+        fs::copy(file.path(), dir.join(file.file_name()))?;
+    }
+    // Where there is none, and where there is another cluster's.
+    for slip in ["ikp", "another"] {
+        let output = operator.run(&["--pki", slip])?;
+        let told = String::from_utf8(output.stderr)?;
+        ensure!(output.status.code() == Some(2), "{told}");
+        ensure!(told.contains(&format!("take the CA in {slip}")) && told.contains("--to"), "{told}");
+        ensure!(operator.all()? == before && !operator.dir.path().join("ikp").exists(), "something was made");
+    }
     Ok(())
 }
 
