@@ -167,10 +167,10 @@ fn butane_makes_of_it_by_its_documentation_what_ignition_is_given() -> Result<()
 
 #[test]
 fn the_stand_in_for_butane_knows_what_it_does_not_know() -> Result<()> {
+    type Change = fn(&mut Value);
     let operator = Operator::of(&example("cluster.yaml")?)?;
     let good = operator.json("worker-1/config.bu")?;
     stand_in_for_butane(&good)?;
-    type Change = fn(&mut Value);
     let bad: [(&str, Change); 7] = [
         ("a key of Ignition's", |config| config["ignition"] = json!({ "version": IGNITION })),
         ("a misspelt key", |config| config["storage"]["files"][0]["permissions"] = json!(420)),
