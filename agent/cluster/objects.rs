@@ -3,7 +3,7 @@
 use openssl::base64::encode_block;
 use serde_json::{Value, json};
 
-use crate::config::settings::Settings;
+use crate::config::settings::{FlannelSettings, Settings};
 
 const RBAC: &str = "rbac.authorization.k8s.io";
 
@@ -20,8 +20,24 @@ pub fn objects(settings: &Settings, ca: &[u8]) -> Vec<Value> {
         // The API server may ask kubelets: logs, exec, metrics.
         cluster_role_binding("nodeagent:kubelet-api-admin", "system:kubelet-api-admin", &api_server),
     ];
+    if settings.cluster.flannel.as_ref().is_some_and(FlannelSettings::asks_kubernetes) {
+        all.extend(flannel());
+    }
     all.extend(cluster_info(settings, ca));
     all
+}
+
+/// Each node's flannel reads of all others where their pods are. It asks as its kubelet, which since Kubernetes 1.32 the Node
+/// authorizer lets read its own Node alone (enhancement 4601); what it writes to its own needs no more than that gives.
+fn flannel() -> [Value; 2] {
+    const NAME: &str = "nodeagent:flannel";
+    let role = json!({
+        "apiVersion": format!("{RBAC}/v1"),
+        "kind": "ClusterRole",
+        "metadata": { "name": NAME },
+        "rules": [{ "apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list", "watch"] }],
+    });
+    [role, cluster_role_binding(NAME, NAME, &subject("Group", "system:nodes"))]
 }
 
 /// What a machine needs that knows of the cluster no more than a token: where it is, and its CA, which the controller
