@@ -56,9 +56,8 @@ const OF_PODS: [(&str, &str, Option<&str>); 2] = [
     ("/etc/kubernetes/kube-proxy.conf", PROXY_CLIENT, Some(needs::KUBE_PROXY)),
 ];
 /// That of flannel, where it asks the cluster's API server: as this node's kubelet, which the API server lets write to this
-/// very node alone (admission NodeRestriction). An identity of flannel's own could redirect all nodes' packets.
-const OF_FLANNEL: (&str, &str, Option<&str>) =
-    ("/etc/kubernetes/flannel.conf", KUBELET_CLIENT, Some(needs::FLANNELD));
+/// very node alone (admission `NodeRestriction`). An identity of flannel's own could redirect all nodes' packets.
+const OF_FLANNEL: (&str, &str, Option<&str>) = ("/etc/kubernetes/flannel.conf", KUBELET_CLIENT, Some(needs::FLANNELD));
 /// Those of a controller's.
 const OF_CONTROLLERS: [(&str, &str, Option<&str>); 3] = [
     ("/etc/kubernetes/admin.conf", ADMIN_CLIENT, None),

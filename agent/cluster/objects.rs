@@ -95,6 +95,32 @@ fn subject(kind: &str, name: &str) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::settings::{FlannelBackend, FlannelEtcd, FlannelStore};
+
+    #[test]
+    fn nodes_read_all_nodes_only_where_flannel_asks_for_it() {
+        let mut settings = Settings::sample();
+        let of_flannel = |settings: &Settings| -> Vec<Value> {
+            let all = objects(settings, b"a CA").into_iter();
+            all.filter(|object| object["metadata"]["name"] == "nodeagent:flannel").collect()
+        };
+        let mut flannel = FlannelSettings { backend: FlannelBackend::Vxlan, store: FlannelStore::Kubernetes };
+        assert!(of_flannel(&settings).is_empty());
+        settings.cluster.flannel = Some(flannel.clone());
+        let [role, binding] = of_flannel(&settings).try_into().expect("two objects");
+        let rules = json!([{ "apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list", "watch"] }]);
+        assert_eq!(role["rules"], rules);
+        assert_eq!(binding["subjects"], json!([subject("Group", "system:nodes")]));
+        let path = |path: &str| path.parse().expect(path);
+        flannel.store = FlannelStore::Etcd(FlannelEtcd {
+            endpoints: Vec::new(),
+            prefix: path("/p"),
+            ca: path("/c"),
+            pair: path("/k"),
+        });
+        settings.cluster.flannel = Some(flannel);
+        assert!(of_flannel(&settings).is_empty());
+    }
 
     #[test]
     fn nobody_gets_more_than_is_said() {

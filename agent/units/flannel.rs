@@ -18,8 +18,7 @@ use crate::engine::unitfile::UnitFile;
 pub const UNIT: &str = "flanneld.service";
 
 /// The unit that tells container runtimes of the network, once this node has its part of it.
-pub const GATE: (&str, &str) =
-    ("nodeagent-flannel.service", include_str!("../../units/nodeagent-flannel.service"));
+pub const GATE: (&str, &str) = ("nodeagent-flannel.service", include_str!("../../units/nodeagent-flannel.service"));
 
 /// What flanneld writes when it has a subnet (`--subnet-file`), and where flannel's CNI plugin looks for it.
 pub const SUBNET_FILE: &str = "/run/flannel/subnet.env";
@@ -72,4 +71,77 @@ pub fn conflist() -> ManagedFile {
         ]
     });
     *ManagedFile::new(RootPath::literal(CONFLIST), format!("{config:#}\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::settings::{FlannelBackend, FlannelEtcd, FlannelSettings};
+    use crate::host::facts::Facts;
+    use crate::identity::Identity;
+    use crate::units::components::{Component, Node};
+
+    fn settings(store: FlannelStore) -> Settings {
+        let mut settings = Settings::sample();
+        settings.cluster.flannel = Some(FlannelSettings { backend: FlannelBackend::Vxlan, store });
+        settings
+    }
+
+    fn etcd() -> FlannelStore {
+        let url = |host: &str| format!("https://{host}:2379/").parse().expect("a URL");
+        FlannelStore::Etcd(FlannelEtcd {
+            endpoints: vec![url("10.10.30.41"), url("10.10.30.42")],
+            prefix: RootPath::literal("/coreos.com/network"),
+            ca: RootPath::literal("/etc/f/ca.pem"),
+            pair: RootPath::literal("/etc/f/client.pem"),
+        })
+    }
+
+    fn component(settings: &Settings, unit: &str) -> Component {
+        let node = Node { settings, facts: &Facts::sample(), identity: &Identity::sample() };
+        node.components().into_iter().find(|component| component.unit.as_str() == unit).expect(unit)
+    }
+
+    #[test]
+    fn flanneld_is_told_its_store() {
+        let by_api = component(&settings(FlannelStore::Kubernetes), UNIT);
+        insta::assert_snapshot!(by_api.args.join("\n"), @r"
+        --iface=10.10.30.21
+        --ip-masq=true
+        --subnet-file=/run/flannel/subnet.env
+        --kube-subnet-mgr=true
+        --kubeconfig-file=/etc/kubernetes/flannel.conf
+        --net-config-path=/etc/kubernetes/flannel-network.json
+        ");
+        assert_eq!(by_api.vars, [("NODE_NAME", Identity::sample().name.to_string())]);
+        let by_etcd = component(&settings(etcd()), UNIT);
+        insta::assert_snapshot!(by_etcd.args.join("\n"), @r"
+        --iface=10.10.30.21
+        --ip-masq=true
+        --subnet-file=/run/flannel/subnet.env
+        --etcd-endpoints=https://10.10.30.41:2379,https://10.10.30.42:2379
+        --etcd-prefix=/coreos.com/network
+        --etcd-cafile=/etc/f/ca.pem
+        --etcd-certfile=/etc/f/client.pem
+        --etcd-keyfile=/etc/f/client.pem
+        ");
+        assert_eq!(by_etcd.wait, ["--any", "tcp://10.10.30.41:2379", "tcp://10.10.30.42:2379"]);
+    }
+
+    #[test]
+    fn only_who_can_wait_for_the_subnet_does() {
+        for (store, waits) in [(FlannelStore::Kubernetes, false), (etcd(), true)] {
+            let settings = settings(store);
+            let kubelet = component(&settings, "kubelet.service");
+            assert_eq!(kubelet.wait.contains(&format!("file:{SUBNET_FILE}")), waits, "{:?}", kubelet.wait);
+            assert_eq!(waiting(&settings).len(), if waits { 2 } else { 0 });
+        }
+    }
+
+    #[test]
+    fn the_units_name_the_places_that_this_module_does() {
+        let place = "/etc/cni/net.d/10-flannel.conflist";
+        assert!(GATE.1.contains(&format!("{CONFLIST} {place}\n")) && CLEARING.1.contains(&format!("r! {place}\n")));
+        assert!(GATE.1.contains(SUBNET_FILE) && WAITING.iter().all(|(_, text)| text.contains(SUBNET_FILE)));
+    }
 }

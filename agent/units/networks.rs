@@ -33,6 +33,12 @@ pub fn plan(node: &Node<'_>, all: &mut Vec<Planned>) -> Vec<Planned> {
         let gone = Gone { what: "waits for flannel".to_owned(), files, links: Vec::new(), after: None };
         all.push(planned("flannel-waits-gone".to_owned(), &why, vec![Debt::DaemonReload], Box::new(gone)));
     }
+    if flannel::must_wait(node.settings) {
+        let files = ["flannel.conf", "flannel-network.json"].map(super::components::etc).into();
+        let what = "what flannel asked the API server by".to_owned();
+        let gone = Gone { what, files, links: Vec::new(), after: None };
+        all.push(planned("flannel-api-gone".to_owned(), &why, Vec::new(), Box::new(gone)));
+    }
     for (name, drop_in) in waits {
         // What runs has no need of it until the next boot.
         all.push(planned(name.to_owned(), &why, vec![Debt::DaemonReload], Box::new(drop_in)));

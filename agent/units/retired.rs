@@ -96,3 +96,77 @@ impl Resource for Gone {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::values::Sha256;
+    use crate::engine::change::Meta;
+    use crate::host::seen::{Sight, Stamp, UnitSight};
+
+    fn path(text: &str) -> RootPath {
+        RootPath::literal(text)
+    }
+
+    /// A unit that runs, with its file, its link and one file more.
+    fn seen(written: &[u8]) -> Seen {
+        let mut seen = Seen::default();
+        for file in ["/u/x.service", "/e/x.env"] {
+            let bytes = b"ours".to_vec();
+            let entry = Entry::File {
+                meta: Meta::FILE,
+                stamp: Stamp { size: 4, inode: 1, mtime_ns: 0, ctime_ns: 0 },
+                bytes: Some(bytes),
+            };
+            seen.0.insert(Thing::File(path(file)), Ok(Sight::Entry(entry)));
+            seen.0.insert(Thing::Written(path(file)), Ok(Sight::Written(vec![Sha256::of(written)])));
+        }
+        seen.0.insert(Thing::Stat(path("/w/x.service")), Ok(Sight::Entry(Entry::Link("/u/x.service".to_owned()))));
+        let unit = UnitSight {
+            active: "active".into(),
+            sub: String::new(),
+            invocation: String::new(),
+            tasks_max: None,
+            rlimits: Vec::new(),
+        };
+        seen.0.insert(Thing::Unit(UnitName::literal("x.service")), Ok(Sight::Unit(Some(unit))));
+        seen
+    }
+
+    fn both() -> (Stopped, Gone) {
+        let unit = UnitName::literal("x.service");
+        let gone = Gone {
+            what: "x".to_owned(),
+            files: vec![path("/e/x.env"), path("/u/x.service")],
+            links: vec![(path("/w/x.service"), path("/u/x.service"))],
+            after: Some(unit.clone()),
+        };
+        (Stopped { unit, file: path("/u/x.service") }, gone)
+    }
+
+    fn changes(diff: Result<Diff, CannotTell>) -> Vec<String> {
+        match diff.expect("a difference") {
+            Diff::Same => Vec::new(),
+            Diff::Differs { known, .. } => known.iter().map(|change| format!("{change:?}")).collect(),
+        }
+    }
+
+    #[test]
+    fn what_is_ours_goes_and_its_unit_file_last() {
+        let (stopped, gone) = both();
+        let seen = seen(b"ours");
+        assert!(changes(stopped.diff(&seen))[0].contains("Stop"));
+        let removed = changes(gone.diff(&seen));
+        assert_eq!(removed.len(), 3, "{removed:?}");
+        assert!(removed[0].contains("/w/x.service") && removed[2].contains("/u/x.service"), "{removed:?}");
+        assert!(gone.reads().iter().any(|read| stopped.makes().contains(read)), "it is stopped before its file goes");
+    }
+
+    #[test]
+    fn what_is_a_persons_stays() {
+        let (stopped, gone) = both();
+        let seen = seen(b"what we had written");
+        assert!(changes(stopped.diff(&seen)).is_empty());
+        assert!(changes(gone.diff(&seen)).is_empty());
+    }
+}

@@ -13,6 +13,7 @@ mod cluster_skew;
 mod csr;
 mod drill;
 mod etcd;
+mod flannel;
 mod ha;
 mod harness;
 mod images;

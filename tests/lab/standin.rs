@@ -1,9 +1,11 @@
 //! A stand-in for a node component that no package ships: it says what it was started with, reports itself ready to
 //! systemd, and answers its health check. Which component it stands for is the name that it was started by.
 //!
-//! In pods, too: `pause` holds a pod's namespaces and does nothing, and `greeter` answers with its pod's name.
+//! Flannel's two are in [`flannel_standin`]. In pods, too: `pause` holds a pod's namespaces and does nothing, and `greeter` answers with its pod's name.
 
 #![allow(clippy::disallowed_methods, reason = "a program of its own: the rules are the agent's")]
+
+mod flannel_standin;
 
 use std::{
     env,
@@ -32,6 +34,8 @@ fn main() -> io::Result<()> {
         return Ok(());
     }
     match role.as_str() {
+        // What it prints is for the container runtime to read.
+        "flannel" => return flannel_standin::plugin(),
         "pause" => return until_told_to_end(),
         "greeter" => {
             // The threads that serve block what this one waits for.
@@ -42,6 +46,9 @@ fn main() -> io::Result<()> {
         _ => (),
     }
     println!("stand-in for {role}, started as: {}", args.join(" "));
+    if role == "flanneld" {
+        return flannel_standin::daemon(&args[1..]);
+    }
 
     // The real components' health ports.
     let port = if role == "kube-proxy" { 10256 } else { 10248 };

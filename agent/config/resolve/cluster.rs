@@ -37,7 +37,19 @@ impl Resolver<'_> {
         let api_port = self.or_default("cluster.apiPort", cluster.api_port, defaults::API_PORT).get();
         let Cluster { api_server, peers, .. } = cluster;
         let (name, domain) = (name.into(), domain.into());
-        ClusterSettings { name, api_server, api_port, peers, nodes, network, flannel, pod_cidr, service_cidr, dns, domain }
+        ClusterSettings {
+            name,
+            api_server,
+            api_port,
+            peers,
+            nodes,
+            network,
+            flannel,
+            pod_cidr,
+            service_cidr,
+            dns,
+            domain,
+        }
     }
 
     /// The machines of the cluster, each with what no other has.

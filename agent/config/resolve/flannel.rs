@@ -8,7 +8,7 @@ use crate::config::document;
 use crate::config::settings::{
     ClusterSettings, EtcdSettings, FlannelBackend, FlannelEtcd, FlannelSettings, FlannelStore, NodeEntry, PodNetwork,
 };
-use crate::config::values::{Cidr, NodeName};
+use crate::config::values::{Cidr, HttpUrl, NodeName};
 
 impl Resolver<'_> {
     /// What flannel is to do, where it connects pods.
@@ -67,7 +67,7 @@ impl Resolver<'_> {
     pub(super) fn flannel_apart(&mut self, cluster: &ClusterSettings, etcd: &EtcdSettings) {
         let Some(FlannelSettings { store: FlannelStore::Etcd(own), .. }) = &cluster.flannel else { return };
         let members = etcd.members.values().map(|address| (address.to_string(), defaults::ETCD_CLIENT_PORT));
-        let store: Vec<(String, u16)> = members.chain(etcd.endpoints.iter().map(|url| url.host_port())).collect();
+        let store: Vec<(String, u16)> = members.chain(etcd.endpoints.iter().map(HttpUrl::host_port)).collect();
         for url in own.endpoints.iter().filter(|url| store.contains(&url.host_port())) {
             let message = format!(
                 "{url} is the API server's own store: flannel's pair would let every worker read all Secrets in it. Give \
