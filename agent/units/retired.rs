@@ -1,7 +1,7 @@
 //! What an earlier configuration had made, and this one has no use for: two networks of pods on one node would take each
 //! other's addresses. Only what the ledger knows as ours, and nobody has changed since, is taken away.
 
-use crate::config::values::{RootPath, UnitName};
+use crate::config::values::{RootPath, Sha256, UnitName};
 use crate::engine::change::{Change, Verb};
 use crate::engine::resource::{CannotTell, Delta, Diff, Resource, Seen, Thing};
 use crate::host::seen::Entry;
@@ -27,7 +27,7 @@ pub struct Gone {
 /// Whether the file is what we wrote.
 fn is_ours(path: &RootPath, seen: &Seen) -> Result<bool, CannotTell> {
     let Entry::File { bytes: Some(bytes), .. } = seen.entry(path)? else { return Ok(false) };
-    Ok(seen.written(path)?.contains(&crate::config::values::Sha256::of(bytes)))
+    Ok(seen.written(path)?.contains(&Sha256::of(bytes)))
 }
 
 fn reads_of(path: &RootPath) -> [Thing; 2] {
@@ -40,7 +40,9 @@ impl Resource for Stopped {
     }
 
     fn reads(&self) -> Vec<Thing> {
-        std::iter::once(Thing::Unit(self.unit.clone())).chain(reads_of(&self.file)).collect()
+        // Not the file, which goes after this: what systemd has read of it says the same.
+        let unit = &self.unit;
+        vec![Thing::Unit(unit.clone()), Thing::UnitFiles(unit.clone()), Thing::Written(self.file.clone())]
     }
 
     fn makes(&self) -> Vec<Thing> {
@@ -49,7 +51,10 @@ impl Resource for Stopped {
 
     fn diff(&self, seen: &Seen) -> Result<Diff, CannotTell> {
         let now = seen.unit(&self.unit)?.map_or("inactive", |sight| sight.active.as_str());
-        if !is_ours(&self.file, seen)? || matches!(now, "inactive" | "failed" | "deactivating") {
+        let read = seen.unit_files(&self.unit)?.iter().find(|read| read.path == self.file.as_str());
+        let written = seen.written(&self.file)?;
+        let ours = read.is_some_and(|read| written.contains(&Sha256::of(read.content.to_string().as_bytes())));
+        if !ours || matches!(now, "inactive" | "failed" | "deactivating") {
             return Ok(Diff::Same);
         }
         Ok(Diff::Differs {
@@ -100,9 +105,11 @@ impl Resource for Gone {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::values::Sha256;
     use crate::engine::change::Meta;
-    use crate::host::seen::{Sight, Stamp, UnitSight};
+    use crate::engine::unitfile::UnitFile;
+    use crate::host::seen::{ReadFile, Sight, Stamp, UnitSight};
+
+    const OURS: &str = "[Service]\nExecStart=/bin/true\n";
 
     fn path(text: &str) -> RootPath {
         RootPath::literal(text)
@@ -112,10 +119,10 @@ mod tests {
     fn seen(written: &[u8]) -> Seen {
         let mut seen = Seen::default();
         for file in ["/u/x.service", "/e/x.env"] {
-            let bytes = b"ours".to_vec();
+            let bytes = OURS.as_bytes().to_vec();
             let entry = Entry::File {
                 meta: Meta::FILE,
-                stamp: Stamp { size: 4, inode: 1, mtime_ns: 0, ctime_ns: 0 },
+                stamp: Stamp { size: 0, inode: 1, mtime_ns: 0, ctime_ns: 0 },
                 bytes: Some(bytes),
             };
             seen.0.insert(Thing::File(path(file)), Ok(Sight::Entry(entry)));
@@ -129,7 +136,10 @@ mod tests {
             tasks_max: None,
             rlimits: Vec::new(),
         };
-        seen.0.insert(Thing::Unit(UnitName::literal("x.service")), Ok(Sight::Unit(Some(unit))));
+        let (name, content) = (UnitName::literal("x.service"), UnitFile::parse(OURS));
+        let read = ReadFile { path: "/u/x.service".to_owned(), content };
+        seen.0.insert(Thing::UnitFiles(name.clone()), Ok(Sight::Files(vec![read])));
+        seen.0.insert(Thing::Unit(name), Ok(Sight::Unit(Some(unit))));
         seen
     }
 
@@ -154,12 +164,15 @@ mod tests {
     #[test]
     fn what_is_ours_goes_and_its_unit_file_last() {
         let (stopped, gone) = both();
-        let seen = seen(b"ours");
+        let seen = seen(OURS.as_bytes());
         assert!(changes(stopped.diff(&seen))[0].contains("Stop"));
         let removed = changes(gone.diff(&seen));
         assert_eq!(removed.len(), 3, "{removed:?}");
         assert!(removed[0].contains("/w/x.service") && removed[2].contains("/u/x.service"), "{removed:?}");
-        assert!(gone.reads().iter().any(|read| stopped.makes().contains(read)), "it is stopped before its file goes");
+        let waits = |a: &dyn Resource, b: &dyn Resource| {
+            a.reads().iter().any(|read| b.makes().iter().any(|made| made.touches(read)))
+        };
+        assert!(waits(&gone, &stopped) && !waits(&stopped, &gone), "it is stopped before its file goes");
     }
 
     #[test]

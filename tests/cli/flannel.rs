@@ -1,6 +1,7 @@
 //! `cluster.network: flannel` on a file tree: what a worker has with each store, and that nothing stays of it with another.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -32,6 +33,10 @@ impl Tree {
     fn new() -> Self {
         let tree = Self(tempfile::tempdir().expect("a temporary directory"));
         copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join(WORKER), &tree.0.path().join("root"));
+        // git keeps no modes, and a pair that others may read is made anew.
+        for file in fs::read_dir(tree.0.path().join("root/etc/kubernetes/pki")).expect("the directory of keys") {
+            fs::set_permissions(file.expect("a file").path(), Permissions::from_mode(0o600)).expect("mode of a secret");
+        }
         fs::write(tree.0.path().join("facts.json"), serde_json::to_vec(&Facts::sample()).expect("facts"))
             .expect("facts");
         tree
