@@ -1,5 +1,5 @@
 //! Flannel: no pod before a node has its subnet, from the cluster's API or from an etcd. flanneld and its CNI plugin are
-//! stand-ins (`flannel_standin.rs`): no package has the real ones.
+//! stand-ins (`standin/flannel.rs`): no package has the real ones.
 
 use std::{fs, time::Duration};
 

@@ -35,8 +35,12 @@ impl Resolver<'_> {
         let network = self.pod_network(cluster.network, &nodes, own);
         let flannel = self.flannel(cluster.flannel, network, &pod_cidr, &nodes);
         let api_port = self.or_default("cluster.apiPort", cluster.api_port, defaults::API_PORT).get();
-        let Cluster { api_server, peers, .. } = cluster;
+        if cluster.core_dns.is_some() && self.role != Role::Controller {
+            self.refuse("cluster.coreDNS", format!("is for controllers alone: take it away from this {}", self.role));
+        }
+        let Cluster { api_server, peers, core_dns, .. } = cluster;
         let (name, domain) = (name.into(), domain.into());
+        let core_dns = core_dns.map(|core_dns| core_dns.image);
         ClusterSettings {
             name,
             api_server,
@@ -49,6 +53,7 @@ impl Resolver<'_> {
             service_cidr,
             dns,
             domain,
+            core_dns,
         }
     }
 
