@@ -98,7 +98,7 @@ impl Cluster {
             name: document.name.map_or_else(|| defaults::CLUSTER_NAME.to_owned(), String::from),
             api_server: document.api_server,
             pod_cidr: document.pod_cidr.unwrap_or_else(|| resolve::literal(defaults::POD_CIDR)),
-            bridged: document.network != Some(PodNetwork::Foreign),
+            bridged: matches!(document.network, None | Some(PodNetwork::Bridge)),
             agent: document.agent,
             pki: document.pki,
             token_life: document.tokens.ttl.map_or(TOKEN_LIFE, Span::duration),
@@ -175,7 +175,8 @@ impl Cluster {
         );
         let mut cluster = Map::new();
         let of_controllers = (role == Role::Controller).then_some("coreDNS");
-        for key in ["name", "apiServer", "podCIDR", "serviceCIDR", "network"].into_iter().chain(of_controllers) {
+        let of_all = ["name", "apiServer", "podCIDR", "serviceCIDR", "network", "flannel"];
+        for key in of_all.into_iter().chain(of_controllers) {
             cluster.extend(self.entry(&[key]).map(|entry| (key.to_owned(), entry.clone())));
         }
         cluster.insert("nodes".to_owned(), self.inventory(pods));

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+pub(super) use self::flannel::{Flannel, FlannelEtcd};
 pub(super) use self::kubernetes::{Artifact, Download, Image, Kubernetes, Lock};
 pub(super) use self::pki::{Authority, Cfssl, ExtraCertificate, KubernetesSigner, Local, Pki, Signer};
 use super::settings::{PodNetwork, Role};
@@ -17,6 +18,7 @@ use super::values::{
     SysctlKey, UnitName,
 };
 
+mod flannel;
 mod kubernetes;
 mod pki;
 
@@ -115,9 +117,12 @@ pub(super) struct Cluster {
     #[serde(default)]
     #[schemars(extend("propertyNames" = { "format": "node-name" }))]
     pub nodes: BTreeMap<NodeName, Machine>,
-    /// What connects pods: `bridge` for a bridge on each node and routes between those of the inventory, `none` for what
-    /// you bring yourself. Default: bridge where every node of the inventory that runs pods has a `podCIDR`, else none.
+    /// What connects pods: `bridge` for a bridge on each node and routes between those of the inventory, `flannel` for
+    /// flannel on each node, `none` for what you bring yourself. Default: bridge where every node of the inventory that
+    /// runs pods has a `podCIDR`, else none.
     pub network: Option<PodNetwork>,
+    /// How flannel connects pods, where `network` is `flannel`.
+    pub flannel: Option<Flannel>,
     /// Addresses of pods. Default: 10.244.0.0/16.
     #[serde(rename = "podCIDR")]
     pub pod_cidr: Option<Cidr>,

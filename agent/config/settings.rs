@@ -1,6 +1,7 @@
 //! Settings: the configuration as planners see it. Nothing in here is optional in the sense of "unset".
 
 mod certs;
+mod flannel;
 mod install;
 
 use std::collections::BTreeMap;
@@ -10,6 +11,7 @@ use std::net::IpAddr;
 use serde::Serialize;
 
 pub use self::certs::{CaSettings, CertsSettings, ExtraCertificate, KeyKind, Signer, Usage};
+pub use self::flannel::{FlannelBackend, FlannelEtcd, FlannelSettings, FlannelStore};
 pub use self::install::{
     ArtifactSettings, DownloadSettings, Form, ImageSettings, InstallSettings, LockSettings, Proxy, Vouch,
 };
@@ -198,6 +200,8 @@ pub struct ClusterSettings {
     pub nodes: BTreeMap<NodeName, NodeEntry>,
     /// What connects pods.
     pub network: PodNetwork,
+    /// Flannel, where that is what does.
+    pub flannel: Option<FlannelSettings>,
     /// Addresses of pods.
     pub pod_cidr: Cidr,
     /// Addresses of services.
@@ -229,6 +233,8 @@ pub struct NodeEntry {
 pub enum PodNetwork {
     /// A bridge on each node, and routes between those of the inventory.
     Bridge,
+    /// Flannel on each node.
+    Flannel,
     /// What somebody else brings.
     #[serde(rename = "none")]
     Foreign,
@@ -238,6 +244,7 @@ impl fmt::Display for PodNetwork {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Bridge => "bridge",
+            Self::Flannel => "flannel",
             Self::Foreign => "none",
         })
     }

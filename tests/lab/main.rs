@@ -15,6 +15,7 @@ mod csr;
 mod drill;
 mod edge;
 mod etcd;
+mod flannel;
 mod ha;
 mod harness;
 mod images;

@@ -2,12 +2,14 @@
 //! systemd, and answers its health check. Which component it stands for is the name that it was started by.
 //!
 //! In pods, too: `pause` holds a pod's namespaces and does nothing, `greeter` answers with its pod's name, or looks a name
-//! up, and `coredns` stands in for the cluster's DNS.
+//! up, and `coredns` stands in for the cluster's DNS. Flannel's two are in [`flannel`].
 
 #![allow(clippy::disallowed_methods, reason = "a program of its own: the rules are the agent's")]
 
 #[path = "standin/dns.rs"]
 mod dns;
+#[path = "standin/flannel.rs"]
+mod flannel;
 
 use std::{
     env,
@@ -36,6 +38,8 @@ fn main() -> io::Result<()> {
         return Ok(());
     }
     match role.as_str() {
+        // What it prints is for the container runtime to read.
+        "flannel" => return flannel::plugin(),
         "pause" => return until_told_to_end(),
         "greeter" if args.get(1).is_some_and(|arg| arg == "resolve") => {
             let found = (args[2].as_str(), 0).to_socket_addrs()?;
@@ -55,6 +59,9 @@ fn main() -> io::Result<()> {
         _ => (),
     }
     println!("stand-in for {role}, started as: {}", args.join(" "));
+    if role == "flanneld" {
+        return flannel::daemon(&args[1..]);
+    }
 
     // The real components' health ports.
     let port = if role == "kube-proxy" { 10256 } else { 10248 };

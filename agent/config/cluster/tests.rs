@@ -119,6 +119,23 @@ fn another_signer_takes_the_place_of_ours() {
     }
 }
 
+#[test]
+fn flannel_is_every_machines() {
+    let digest = "aaaa1111".repeat(8);
+    let artifacts = format!(
+        "  artifacts:\n    flannel: {{ version: v0.26.7, sha256: {digest} }}\n    flannel-cni: {{ version: v1.6.2, sha256: {digest} }}\n"
+    );
+    let text = THREE
+        .replace("\nnodes:\n", &format!("{artifacts}\nnetwork: flannel\nflannel: {{ backend: host-gw }}\n\nnodes:\n"));
+    for node in ["controller-1", "worker-1"] {
+        let flannel = settings(&text, node).cluster.flannel.expect("flannel");
+        assert_eq!(flannel.backend.to_string(), "host-gw", "{node}");
+    }
+    assert!(!load(&text).unwrap_or_else(|error| panic!("{error}")).bridged);
+    let own = text.replace("10.10.30.21 }", "10.10.30.21, podCIDR: 10.244.1.0/24 }");
+    assert!(problems(&own).join("\n").contains("flannel gives each node its part"), "{own}");
+}
+
 /// The check knows only a part of JSON Schema: what it would not know must not be there.
 #[test]
 fn the_schema_of_fragments_is_the_only_one_that_is_free() {

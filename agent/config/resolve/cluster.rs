@@ -33,6 +33,7 @@ impl Resolver<'_> {
         let name = self.or_default("cluster.name", cluster.name, literal(defaults::CLUSTER_NAME));
         let nodes = self.inventory(cluster.nodes, &pod_cidr, &service_cidr, own);
         let network = self.pod_network(cluster.network, &nodes, own);
+        let flannel = self.flannel(cluster.flannel, network, &pod_cidr, &nodes);
         let api_port = self.or_default("cluster.apiPort", cluster.api_port, defaults::API_PORT).get();
         if cluster.core_dns.is_some() && self.role != Role::Controller {
             self.refuse("cluster.coreDNS", format!("is for controllers alone: take it away from this {}", self.role));
@@ -47,6 +48,7 @@ impl Resolver<'_> {
             peers,
             nodes,
             network,
+            flannel,
             pod_cidr,
             service_cidr,
             dns,

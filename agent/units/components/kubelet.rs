@@ -9,6 +9,7 @@ use crate::engine::change::Meta;
 use crate::engine::file::{ManagedDir, ManagedFile};
 use crate::engine::resource::{CannotTell, Diff, Resource, Seen, Thing};
 use crate::host::seen::Entry;
+use crate::units::flannel;
 use crate::units::versions::Program;
 
 pub fn component(node: &Node<'_>) -> Component {
@@ -50,6 +51,10 @@ pub fn component(node: &Node<'_>) -> Component {
         let labels: Vec<String> = settings.node.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
         args.push(format!("--node-labels={}", labels.join(",")));
     }
+    let mut wait = vec![node.api_server(), RUNTIME.to_owned()];
+    if flannel::must_wait(settings) {
+        wait.push(format!("file:{}", flannel::SUBNET_FILE));
+    }
     let what = Box::new(KubeletConfig { path: path.clone(), config: node.config(Program::Kubelet, config) });
     Component {
         unit_file: include_str!("../../../units/kubelet.service"),
@@ -63,7 +68,7 @@ pub fn component(node: &Node<'_>) -> Component {
             },
         ],
         args: node.args(Program::Kubelet, args),
-        wait: vec![node.api_server(), RUNTIME.to_owned()],
+        wait,
         vars: Vec::new(),
         unit,
     }
