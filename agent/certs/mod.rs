@@ -44,7 +44,7 @@ use self::service_account::ServiceAccountKey;
 use self::signer::{Offline, chosen};
 use self::signing_ca::SigningCa;
 use crate::config::kubeadm;
-use crate::config::settings::{Role, Settings, Signer};
+use crate::config::settings::{FlannelSettings, Role, Settings, Signer};
 use crate::config::values::{RootPath, UnitName};
 use crate::engine::change::Debt;
 use crate::engine::id::{Id, Step};
@@ -57,6 +57,9 @@ const OF_PODS: [(&str, &str, Option<&str>); 2] = [
     ("/etc/kubernetes/kubelet.conf", KUBELET_CLIENT, Some(needs::KUBELET)),
     ("/etc/kubernetes/kube-proxy.conf", PROXY_CLIENT, Some(needs::KUBE_PROXY)),
 ];
+/// That of flannel, where it asks the cluster's API server: as this node's kubelet, which the API server lets write to this
+/// very node alone (admission `NodeRestriction`). An identity of flannel's own could redirect all nodes' packets.
+const OF_FLANNEL: (&str, &str, Option<&str>) = ("/etc/kubernetes/flannel.conf", KUBELET_CLIENT, Some(needs::FLANNELD));
 /// Those of a controller's.
 const OF_CONTROLLERS: [(&str, &str, Option<&str>); 3] = [
     ("/etc/kubernetes/admin.conf", ADMIN_CLIENT, None),
@@ -81,7 +84,9 @@ pub fn plan(settings: &Settings, _facts: &Facts, identity: &Identity) -> Vec<Pla
     let ca_keys = ca_keys(settings, &needs);
     let of_pods = OF_PODS.iter().filter(|_| settings.role.has_pairs_of_pods());
     let of_controllers = OF_CONTROLLERS.iter().filter(|_| settings.role == Role::Controller);
-    let kubeconfigs = of_pods.chain(of_controllers);
+    let asks = settings.cluster.flannel.as_ref().is_some_and(FlannelSettings::asks_kubernetes);
+    let of_flannel = (asks && settings.role.runs_pods()).then_some(&OF_FLANNEL);
+    let kubeconfigs = of_pods.chain(of_flannel).chain(of_controllers);
     let kubeconfigs = kubeconfigs.map(|(path, client, reader)| kubeconfig(settings, identity, path, client, *reader));
     let kubeconfigs: Vec<Planned> = kubeconfigs.collect();
     let pairs = needs.into_iter().map(|need| pair(settings, identity, need));

@@ -45,6 +45,7 @@ pub(super) const KUBE_PROXY: &str = "kube-proxy.service";
 pub(super) const API_SERVER: &str = "kube-apiserver.service";
 pub(super) const CONTROLLER_MANAGER: &str = "kube-controller-manager.service";
 pub(super) const SCHEDULER: &str = "kube-scheduler.service";
+pub(super) const FLANNELD: &str = "flanneld.service";
 const ETCD: &str = "etcd.service";
 
 /// client-go reads the files that a kubeconfig names every five minutes, and opens its connections anew when they differ,

@@ -7,9 +7,10 @@ use clap::Args;
 use super::output::{self, Format};
 use super::{Exit, Global};
 use crate::config::Source;
-use crate::engine::fault::Fault;
+use crate::engine::fault::{Class, Fault};
 use crate::host::root::FileError;
 use crate::host::sources;
+use crate::journal::{Event, Teller};
 use crate::provision::cloud_config::{self, Made, Order};
 
 /// Arguments of `cloud-config`.
@@ -36,16 +37,24 @@ pub struct CloudConfigArgs {
 }
 
 /// Makes the inventory, and says what has to be brought where.
-pub fn run(args: CloudConfigArgs, global: &Global) -> Result<Exit, Fault> {
+pub async fn run(args: CloudConfigArgs, global: &Global, tell: &Teller) -> Result<Exit, Fault> {
     let Some(file) = args.file else {
         output::json(&crate::config::cluster::json_schema());
         return Ok(Exit::Done);
     };
     let name = file.display().to_string();
-    let text = sources::text(&file).map_err(|source| FileError::new("read", name.clone(), source))?;
+    let text = sources::text(&file).map_err(|source| {
+        let mut fault = Fault::from(FileError::new("read", name.clone(), source)).of(Class::Usage);
+        fault.advice = Some("name the file that describes the cluster: docs/cloud-config.md has one".to_owned());
+        fault
+    })?;
     let source = Source { name, text };
     let order = Order { source, to: args.to, pki: args.pki, new_tokens: args.new_tokens, any_size: args.any_size };
-    let made = cloud_config::make(order)?;
+    let told = |holder: &str| {
+        let why = format!("held by {holder}");
+        tell.tell(&Event::TargetAwaited { target: "the lock", why: &why });
+    };
+    let made = cloud_config::make(order, told).await?;
     match global.output {
         Format::Json => output::json(&made),
         Format::Text => output::print(&text_of(&made)),
@@ -63,6 +72,13 @@ fn text_of(made: &Made) -> String {
         lines.extend(
             node.secrets.iter().map(|secret| format!("  {} as {} ({})", secret.file, secret.path, secret.mode)),
         );
+    }
+    if !made.left.is_empty() {
+        lines.push(format!(
+            "left as they are: {}: cluster.yaml has no such machines any more. Remove them when the machines are gone for good: \
+             they hold secrets. Each keeps its pod network until its line in allocations.yaml is removed, too",
+            made.left.join(", ")
+        ));
     }
     lines.join("\n") + "\n"
 }

@@ -164,7 +164,7 @@ async fn dispatch(command: Command, global: &Global, tell: &Teller) -> Result<Ex
         Command::Cluster(args) => Box::pin(cluster::run(args, global, tell)).await,
         Command::Routes(args) => routes::run(args, global, tell).await,
         Command::Etcd(args) => etcd::run(&args, global),
-        Command::CloudConfig(args) => cloud_config::run(args, global),
+        Command::CloudConfig(args) => cloud_config::run(args, global, tell).await,
         Command::Lock(args) => lock::run(args, tell).await,
         Command::Schema => {
             schema::run();

@@ -3,9 +3,10 @@
 use openssl::base64::encode_block;
 use serde_json::{Value, json};
 
-use crate::config::settings::Settings;
+use crate::config::settings::{FlannelSettings, Settings};
 
-const RBAC: &str = "rbac.authorization.k8s.io";
+/// The API group of rights.
+pub const RBAC: &str = "rbac.authorization.k8s.io";
 
 /// The objects, in the order in which they are applied.
 ///
@@ -20,8 +21,24 @@ pub fn objects(settings: &Settings, ca: &[u8]) -> Vec<Value> {
         // The API server may ask kubelets: logs, exec, metrics.
         cluster_role_binding("nodeagent:kubelet-api-admin", "system:kubelet-api-admin", &api_server),
     ];
+    if settings.cluster.flannel.as_ref().is_some_and(FlannelSettings::asks_kubernetes) {
+        all.extend(flannel());
+    }
     all.extend(cluster_info(settings, ca));
     all
+}
+
+/// Each node's flannel reads of all others where their pods are. It asks as its kubelet, which since Kubernetes 1.32 the Node
+/// authorizer lets read its own Node alone (enhancement 4601); what it writes to its own needs no more than that gives.
+fn flannel() -> [Value; 2] {
+    const NAME: &str = "nodeagent:flannel";
+    let role = json!({
+        "apiVersion": format!("{RBAC}/v1"),
+        "kind": "ClusterRole",
+        "metadata": { "name": NAME },
+        "rules": [{ "apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list", "watch"] }],
+    });
+    [role, cluster_role_binding(NAME, NAME, &subject("Group", "system:nodes"))]
 }
 
 /// What a machine needs that knows of the cluster no more than a token: where it is, and its CA, which the controller
@@ -79,6 +96,32 @@ fn subject(kind: &str, name: &str) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::settings::{FlannelBackend, FlannelEtcd, FlannelStore};
+
+    #[test]
+    fn nodes_read_all_nodes_only_where_flannel_asks_for_it() {
+        let mut settings = Settings::sample();
+        let of_flannel = |settings: &Settings| -> Vec<Value> {
+            let all = objects(settings, b"a CA").into_iter();
+            all.filter(|object| object["metadata"]["name"] == "nodeagent:flannel").collect()
+        };
+        let mut flannel = FlannelSettings { backend: FlannelBackend::Vxlan, store: FlannelStore::Kubernetes };
+        assert!(of_flannel(&settings).is_empty());
+        settings.cluster.flannel = Some(flannel.clone());
+        let [role, binding] = of_flannel(&settings).try_into().expect("two objects");
+        let rules = json!([{ "apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list", "watch"] }]);
+        assert_eq!(role["rules"], rules);
+        assert_eq!(binding["subjects"], json!([subject("Group", "system:nodes")]));
+        let path = |path: &str| path.parse().expect(path);
+        flannel.store = FlannelStore::Etcd(FlannelEtcd {
+            endpoints: Vec::new(),
+            prefix: path("/p"),
+            ca: path("/c"),
+            pair: path("/k"),
+        });
+        settings.cluster.flannel = Some(flannel);
+        assert!(of_flannel(&settings).is_empty());
+    }
 
     #[test]
     fn nobody_gets_more_than_is_said() {

@@ -17,11 +17,15 @@ pub struct Known {
 /// Where programs are linked: `/usr` is read-only on Flatcar.
 pub const BIN: &str = "/opt/bin";
 
+/// Where CNI plugins are linked: containerd's and the kubelet's default. Network add-ons put plugins of their own there:
+/// hence links, one each.
+pub const PLUGINS: &str = "/opt/cni/bin";
+
 /// The unit that imports container images into containerd.
 pub const IMAGES_UNIT: &str = "nodeagent-images.service";
 
 /// All of them.
-pub const KNOWN: [Known; 5] = [
+pub const KNOWN: [Known; 6] = [
     Known {
         name: "cni-plugins",
         url: "https://github.com/containernetworking/plugins/releases/download/{version}/cni-plugins-linux-{arch}-{version}.tgz",
@@ -44,8 +48,7 @@ pub const KNOWN: [Known; 5] = [
             ("vlan", "vlan"),
             ("vrf", "vrf"),
         ],
-        // containerd's and the kubelet's default. Network add-ons put plugins of their own there: hence links, one each.
-        into: "/opt/cni/bin",
+        into: PLUGINS,
     },
     Known {
         name: "containerd",
@@ -74,6 +77,13 @@ pub const KNOWN: [Known; 5] = [
         url: "https://github.com/flannel-io/flannel/releases/download/{version}/flannel-{version}-linux-{arch}.tar.gz",
         members: &[("flanneld", "flanneld")],
         into: BIN,
+    },
+    Known {
+        // It is not among the cni-plugins since their v1.0.
+        name: "flannel-cni",
+        url: "https://github.com/flannel-io/cni-plugin/releases/download/{version}/cni-plugin-flannel-linux-{arch}-{version}.tgz",
+        members: &[("flannel", "flannel-{arch}")],
+        into: PLUGINS,
     },
 ];
 

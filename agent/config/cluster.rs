@@ -32,6 +32,9 @@ pub fn json_schema() -> Json {
 /// The places of the files that the machines' documents name.
 const PKI: &str = "/etc/kubernetes/pki";
 
+/// The parts of `pki` that say who signs: for the cluster's CA, and for the others.
+const SIGNED: [&[&str]; 3] = [&[], &["etcd"], &["frontProxy"]];
+
 /// Where a machine's bootstrap token is.
 const TOKEN: &str = "/etc/nodeagent/bootstrap-token";
 
@@ -70,6 +73,7 @@ impl Cluster {
     /// Reads it. The parts of `NodeConfig`s in it are read with [`Self::node_configs`].
     pub fn load(source: Source) -> Result<Self, ConfigErrors> {
         let (tree, mut problems) = read(&[source]).map_err(ConfigErrors::new)?;
+        problems.extend(no_machine(&tree));
         match check::check(&CLUSTER, &without_fragments(&tree)) {
             Ok(typed) if problems.is_empty() => {
                 let places = Places::of(&tree);
@@ -94,7 +98,7 @@ impl Cluster {
             name: document.name.map_or_else(|| defaults::CLUSTER_NAME.to_owned(), String::from),
             api_server: document.api_server,
             pod_cidr: document.pod_cidr.unwrap_or_else(|| resolve::literal(defaults::POD_CIDR)),
-            bridged: document.network != Some(PodNetwork::Foreign),
+            bridged: matches!(document.network, None | Some(PodNetwork::Bridge)),
             agent: document.agent,
             pki: document.pki,
             token_life: document.tokens.ttl.map_or(TOKEN_LIFE, Span::duration),
@@ -182,7 +186,9 @@ impl Cluster {
             here,
         );
         let mut cluster = Map::new();
-        for key in ["name", "apiServer", "podCIDR", "serviceCIDR", "network"] {
+        let of_controllers = (role == Role::Controller).then_some("coreDNS");
+        let of_all = ["name", "apiServer", "podCIDR", "serviceCIDR", "network", "flannel"];
+        for key in of_all.into_iter().chain(of_controllers) {
             cluster.extend(self.entry(&[key]).map(|entry| (key.to_owned(), entry.clone())));
         }
         cluster.insert("nodes".to_owned(), self.inventory(pods));
@@ -194,9 +200,12 @@ impl Cluster {
         let own: Vec<Node> = own.into_iter().filter_map(|path| Some(self.entry(path)?.node.clone())).collect();
         let mut pki = self.pki_of(role);
         // Another signer takes the place of ours, and does not come beside it.
-        let has_signer = |node: &Node| child(node, "pki").and_then(|pki| child(&pki.node, "signer")).is_some();
-        if own.iter().any(has_signer) {
-            pki.as_object_mut().map(|pki| pki.remove("signer"));
+        for authority in SIGNED {
+            let signer = [&["pki"], authority, &["signer"]].concat();
+            if own.iter().any(|node| inside(node, &signer).is_some()) {
+                let ours = authority.iter().try_fold(&mut pki, |pki, key| pki.get_mut(*key));
+                ours.and_then(Json::as_object_mut).map(|ours| ours.remove("signer"));
+            }
         }
         tree = merge(tree, plant(&json!({ "pki": pki }), here));
         own.into_iter().fold(tree, merge)
@@ -258,9 +267,7 @@ impl Cluster {
 
     /// What stands under a key, if it is not null.
     fn entry(&self, path: &[&str]) -> Option<&Entry> {
-        let (first, rest) = path.split_first()?;
-        let first = child(&self.tree, first)?;
-        rest.iter().try_fold(first, |entry, name| child(&entry.node, name)).filter(|entry| !entry.node.is_null())
+        inside(&self.tree, path).filter(|entry| !entry.node.is_null())
     }
 }
 
@@ -293,6 +300,18 @@ fn child<'n>(node: &'n Node, name: &str) -> Option<&'n Entry> {
     }
 }
 
+fn inside<'n>(node: &'n Node, path: &[&str]) -> Option<&'n Entry> {
+    let (first, rest) = path.split_first()?;
+    rest.iter().try_fold(child(node, first)?, |entry, name| child(&entry.node, name))
+}
+
+/// A cluster of no machines: to the check, a map that says nothing is not there.
+fn no_machine(tree: &Node) -> Option<Problem> {
+    let nodes = child(tree, "nodes")?;
+    let none = matches!(&nodes.node.value, Value::Map(map) if map.is_empty());
+    none.then(|| Problem::new(&nodes.key_at, "nodes", "lists no machine: name each with its address"))
+}
+
 /// The document without the parts of `NodeConfig`s, as long as they are maps: the check says what it wants of others.
 fn without_fragments(tree: &Node) -> Node {
     fn cut(map: &mut Map, name: &str) {
@@ -300,7 +319,7 @@ fn without_fragments(tree: &Node) -> Node {
             map.remove(name);
         }
     }
-    fn inside<'m>(map: &'m mut Map, name: &str) -> Option<&'m mut Map> {
+    fn below<'m>(map: &'m mut Map, name: &str) -> Option<&'m mut Map> {
         map.get_mut(name).and_then(|entry| inner(&mut entry.node))
     }
     fn inner(node: &mut Node) -> Option<&mut Map> {
@@ -312,12 +331,12 @@ fn without_fragments(tree: &Node) -> Node {
     let mut tree = tree.clone();
     let Some(map) = inner(&mut tree) else { return tree };
     cut(map, "defaults");
-    if let Some(roles) = inside(map, "roles") {
+    if let Some(roles) = below(map, "roles") {
         for role in ROLES {
             cut(roles, role);
         }
     }
-    for machine in inside(map, "nodes").into_iter().flat_map(|nodes| nodes.values_mut()) {
+    for machine in below(map, "nodes").into_iter().flat_map(|nodes| nodes.values_mut()) {
         if let Some(machine) = inner(&mut machine.node) {
             cut(machine, "config");
         }

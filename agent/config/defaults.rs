@@ -54,14 +54,16 @@ const OF_CONTROLLERS: [(&str, Option<&str>); 3] = [
     ("kube-controller-manager", Some("kube-controller-manager.service")),
     ("kube-scheduler", Some("kube-scheduler.service")),
 ];
+const OF_FLANNEL: [(&str, Option<&str>); 2] = [("flannel", Some("flanneld.service")), ("flannel-cni", None)];
 const OF_ETCD: [(&str, Option<&str>); 1] = [("etcd", Some("etcd.service"))];
 
-/// The programs of a role, with or without a member of etcd.
-pub(super) fn artifacts(role: Role, member: bool) -> Vec<(&'static str, Option<&'static str>)> {
+/// The programs of a role, with or without a member of etcd and flannel.
+pub(super) fn artifacts(role: Role, member: bool, flannel: bool) -> Vec<(&'static str, Option<&'static str>)> {
     let mut all = Vec::new();
     if role.runs_pods() {
         all.extend(OF_NODES);
         all.extend(if role == Role::Kubeadm { OF_KUBEADM } else { OF_PODS });
+        all.extend(OF_FLANNEL.into_iter().filter(|_| flannel));
     }
     if role == Role::Controller {
         all.extend(OF_CONTROLLERS);
@@ -81,6 +83,13 @@ pub(super) const API_PORT: Port = Port::of(6443);
 /// Where a member keeps its data: etcd's packages have it there, and kubeadm too.
 pub(super) const ETCD_DATA: &str = "/var/lib/etcd";
 
+/// Where flannel's keys begin in its etcd: flannel's own (`--etcd-prefix`).
+pub(super) const FLANNEL_PREFIX: &str = "/coreos.com/network";
+
+/// How many bits the addresses of one node's pods share: flannel's own (`SubnetLen`), and kube-controller-manager's
+/// (`--node-cidr-mask-size`).
+pub(super) const FLANNEL_SUBNET: u8 = 24;
+
 /// Where etcd's clients are served (<https://www.iana.org/assignments/service-names-port-numbers>, etcd-client).
 pub(super) const ETCD_CLIENT_PORT: u16 = 2379;
 
@@ -92,6 +101,10 @@ pub(super) const SERVICE_ACCOUNT_KEY: &str = "sa-key.pem";
 /// (<https://kubernetes.io/docs/setup/production-environment/container-runtimes/>): its older editions ask for both
 /// modules and all of [`POD_SYSCTLS`], today's leaves all but `net.ipv4.ip_forward` to the network plugin.
 pub(super) const POD_MODULES: [&str; 2] = ["overlay", BRIDGE_MODULE];
+
+/// The module of flannel's default backend. The kernel would load it by itself when the link is made; loaded before, it is
+/// missed where it is asked for, and not in flannel's log.
+pub(super) const VXLAN_MODULE: &str = "vxlan";
 
 /// The module that brings [`BRIDGE_SYSCTLS`] into being.
 pub(super) const BRIDGE_MODULE: &str = "br_netfilter";

@@ -9,14 +9,17 @@ use std::net::IpAddr;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+pub(super) use self::flannel::{Flannel, FlannelEtcd};
 pub(super) use self::kubeadm::Kubeadm;
 pub(super) use self::kubernetes::{Artifact, Download, Image, Kubernetes, Lock};
 pub(super) use self::pki::{Authority, Cfssl, ExtraCertificate, KubernetesSigner, Local, Pki, Signer};
 use super::settings::{PodNetwork, Role};
 use super::values::{
-    Cidr, DnsDomain, HttpUrl, InterfaceName, LabelKey, LabelValue, Limit, NodeName, Port, RootPath, SysctlKey, UnitName,
+    Cidr, DnsDomain, HttpUrl, ImageName, InterfaceName, LabelKey, LabelValue, Limit, NodeName, Port, RootPath,
+    SysctlKey, UnitName,
 };
 
+mod flannel;
 mod kubeadm;
 mod kubernetes;
 mod pki;
@@ -119,9 +122,12 @@ pub(super) struct Cluster {
     #[serde(default)]
     #[schemars(extend("propertyNames" = { "format": "node-name" }))]
     pub nodes: BTreeMap<NodeName, Machine>,
-    /// What connects pods: `bridge` for a bridge on each node and routes between those of the inventory, `none` for what
-    /// you bring yourself. Default: bridge where every node of the inventory that runs pods has a `podCIDR`, else none.
+    /// What connects pods: `bridge` for a bridge on each node and routes between those of the inventory, `flannel` for
+    /// flannel on each node, `none` for what you bring yourself. Default: bridge where every node of the inventory that
+    /// runs pods has a `podCIDR`, else none.
     pub network: Option<PodNetwork>,
+    /// How flannel connects pods, where `network` is `flannel`.
+    pub flannel: Option<Flannel>,
     /// Addresses of pods. Default: 10.244.0.0/16.
     #[serde(rename = "podCIDR")]
     pub pod_cidr: Option<Cidr>,
@@ -132,6 +138,17 @@ pub(super) struct Cluster {
     pub dns: Option<IpAddr>,
     /// The cluster's DNS domain. Default: cluster.local.
     pub domain: Option<DnsDomain>,
+    /// On controllers: have `CoreDNS` run in the cluster as its DNS service. Default: you bring one yourself.
+    #[serde(rename = "coreDNS")]
+    pub core_dns: Option<CoreDns>,
+}
+
+/// `CoreDNS` in the cluster.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct CoreDns {
+    /// Its image, such as registry.k8s.io/coredns/coredns:v1.12.1.
+    pub image: ImageName,
 }
 
 /// A machine of the cluster.

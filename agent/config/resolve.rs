@@ -4,6 +4,7 @@
 //! default that was used is written down, so that `plan` can show it.
 
 mod cluster;
+mod flannel;
 mod install;
 mod kubeadm;
 mod machine;
@@ -25,11 +26,12 @@ pub(super) fn resolve(document: Document, places: &Places, digest: Sha256) -> Re
     let node = resolver.node(document.node);
     let cluster = resolver.cluster(document.cluster, &node.name);
     let etcd = resolver.etcd(document.etcd, &cluster, &node.name);
-    let kernel = resolver.kernel(document.kernel);
-    let install = resolver.install(document.kubernetes, etcd.member);
+    resolver.flannel_apart(&cluster, &etcd);
+    let kernel = resolver.kernel(document.kernel, cluster.flannel.as_ref());
+    let install = resolver.install(document.kubernetes, etcd.member, cluster.flannel.is_some());
     let download = resolver.download(document.download);
     let certs = resolver.certs(document.pki);
-    let kubeadm = resolver.kubeadm(document.kubeadm, certs.as_ref());
+    let kubeadm = resolver.kubeadm(document.kubeadm, certs.as_ref(), &cluster);
     let limits = resolver.limits(document.limits, etcd.member);
     let manager = resolver.manager(&document.systemd);
     let Resolver { problems, mut defaults, .. } = resolver;

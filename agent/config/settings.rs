@@ -1,6 +1,7 @@
 //! Settings: the configuration as planners see it. Nothing in here is optional in the sense of "unset".
 
 mod certs;
+mod flannel;
 mod install;
 mod kubeadm;
 
@@ -11,13 +12,14 @@ use std::net::IpAddr;
 use serde::Serialize;
 
 pub use self::certs::{CaSettings, CertsSettings, ExtraCertificate, KeyKind, Signer, Usage};
+pub use self::flannel::{FlannelBackend, FlannelEtcd, FlannelSettings, FlannelStore};
 pub use self::install::{
     ArtifactSettings, DownloadSettings, Form, ImageSettings, InstallSettings, LockSettings, Proxy, Vouch,
 };
 pub use self::kubeadm::{Join, KubeadmSettings};
 use super::values::{
-    Cidr, DnsDomain, HttpUrl, InterfaceName, LabelKey, LabelValue, Limit, ModuleName, NodeName, RootPath, Sha256,
-    SysctlKey, UnitName,
+    Cidr, DnsDomain, HttpUrl, ImageName, InterfaceName, LabelKey, LabelValue, Limit, ModuleName, NodeName, RootPath,
+    Sha256, SysctlKey, UnitName,
 };
 
 /// Where a value came from.
@@ -209,6 +211,8 @@ pub struct ClusterSettings {
     pub nodes: BTreeMap<NodeName, NodeEntry>,
     /// What connects pods.
     pub network: PodNetwork,
+    /// Flannel, where that is what does.
+    pub flannel: Option<FlannelSettings>,
     /// Addresses of pods.
     pub pod_cidr: Cidr,
     /// Addresses of services.
@@ -217,6 +221,8 @@ pub struct ClusterSettings {
     pub dns: IpAddr,
     /// The cluster's DNS domain.
     pub domain: String,
+    /// The image of the `CoreDNS` that controllers have run as the cluster's DNS service, if they do.
+    pub core_dns: Option<ImageName>,
 }
 
 /// A machine of the inventory.
@@ -238,6 +244,8 @@ pub struct NodeEntry {
 pub enum PodNetwork {
     /// A bridge on each node, and routes between those of the inventory.
     Bridge,
+    /// Flannel on each node.
+    Flannel,
     /// What somebody else brings.
     #[serde(rename = "none")]
     Foreign,
@@ -247,6 +255,7 @@ impl fmt::Display for PodNetwork {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Bridge => "bridge",
+            Self::Flannel => "flannel",
             Self::Foreign => "none",
         })
     }

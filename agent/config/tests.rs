@@ -5,6 +5,8 @@ use proptest::prelude::*;
 use super::settings::{AddressChoice, NameChoice, Origin, Signer};
 use super::*;
 
+mod flannel;
+
 fn source(name: &str, text: &str) -> Source {
     Source { name: name.to_owned(), text: text.as_bytes().to_vec() }
 }
@@ -438,6 +440,11 @@ proptest! {
 
 /// A controller, as its own node.yaml and with a drop-in.
 fn controller_with(drop_in: &str) -> Result<Settings, ConfigErrors> {
+    controller_with_all(&[drop_in])
+}
+
+/// The same, with several drop-ins, one over the other.
+fn controller_with_all(drop_ins: &[&str]) -> Result<Settings, ConfigErrors> {
     const MAIN: &str = "\
 apiVersion: nodeagent.io/v1alpha1
 kind: NodeConfig
@@ -454,7 +461,8 @@ pki:
   signer: { local: { key: /etc/kubernetes/pki/ca-key.pem } }
   etcd: { ca: /etc/kubernetes/pki/etcd-ca.pem, signer: { local: { key: /etc/kubernetes/pki/etcd-ca-key.pem } } }
 ";
-    load(vec![source("node.yaml", MAIN), source("node.d/10.yaml", drop_in)])
+    let drop_ins = drop_ins.iter().enumerate().map(|(at, text)| source(&format!("node.d/1{at}.yaml"), text));
+    load(std::iter::once(source("node.yaml", MAIN)).chain(drop_ins).collect())
 }
 
 #[test]

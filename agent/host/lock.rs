@@ -69,9 +69,20 @@ pub async fn take_at(
     root: &Root,
     command: &str,
     deadline: Duration,
-    mut told: impl FnMut(&str),
+    told: impl FnMut(&str),
 ) -> Result<Lock, LockError> {
     root.make_own_dirs(&path.parent(), Meta::PROGRAM)?;
+    take_in(path, root, command, deadline, told).await
+}
+
+/// The same in a directory that is there, and whose owner and mode are somebody else's choice.
+pub async fn take_in(
+    path: RootPath,
+    root: &Root,
+    command: &str,
+    deadline: Duration,
+    mut told: impl FnMut(&str),
+) -> Result<Lock, LockError> {
     let fail = |source: std::io::Error| LockError::Lock { path: root.display(&path), source };
     let end = tokio::time::Instant::now() + deadline;
     let mut waited = false;

@@ -56,6 +56,7 @@ pub fn advice(source: &io::Error) -> Option<String> {
             "nodeagent needs openat2 (Linux 5.6); in a unit of your own, RestrictSUIDSGID= forbids it".to_owned()
         }
         Errno::EXDEV => "keep /opt/nodeagent on one file system".to_owned(),
+        Errno::EEXIST => "something else is there already; move it".to_owned(),
         Errno::ENOTDIR => "something that is no directory is in the way; move it".to_owned(),
         Errno::EISDIR => "a directory is in the way; move it".to_owned(),
         Errno::ELOOP => "a symbolic link is in the way; nodeagent does not follow it, remove it".to_owned(),
@@ -72,6 +73,11 @@ impl FileError {
     /// Whether there was no such file.
     pub fn is_absent(&self) -> bool {
         self.source.kind() == io::ErrorKind::NotFound
+    }
+
+    /// Whether nothing can be written there, by anyone.
+    pub fn is_read_only(&self) -> bool {
+        self.source.kind() == io::ErrorKind::ReadOnlyFilesystem
     }
 }
 

@@ -54,10 +54,12 @@ fn cluster(api: &str) -> ClusterSettings {
         peers: BTreeMap::new(),
         nodes: BTreeMap::new(),
         network: PodNetwork::Foreign,
+        flannel: None,
         pod_cidr: "10.244.0.0/16".parse().expect("a network"),
         service_cidr: "10.96.0.0/12".parse().expect("a network"),
         dns: ip("10.96.0.10"),
         domain: "cluster.local".into(),
+        core_dns: None,
     }
 }
 

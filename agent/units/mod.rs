@@ -6,8 +6,11 @@
 //! Idempotent because files are compared whole and a unit that runs is not started.
 
 mod components;
+mod flannel;
 pub mod kubeadm;
+mod networks;
 mod pod_network;
+mod retired;
 pub mod versions;
 
 use std::collections::BTreeSet;
@@ -59,11 +62,7 @@ pub fn plan(settings: &Settings, facts: &Facts, identity: &Identity) -> Vec<Plan
         running.push(renewal(settings, &why, &mut all));
     }
     let node = Node { settings, facts, identity };
-    if let Some((bridge, routes)) = pod_network::plan(&node) {
-        let why = settings.origins.of("cluster.network");
-        all.push(planned("pod-network".to_owned(), &why, Vec::new(), Box::new(bridge)));
-        running.push(program(routes, &why, &mut all));
-    }
+    running.extend(networks::plan(&node, &mut all));
     if settings.etcd.member {
         all.extend(etcd_data(settings));
     }
@@ -165,12 +164,17 @@ fn planned(name: String, why: &Origin, owes: Vec<Debt>, what: Box<dyn Resource>)
     Planned { id: Id::new(Step::Units, name), why: why.clone(), owes, what }
 }
 
+/// The link that has a unit started with a target.
+fn enabled_by(unit: &UnitName, target: &str) -> RootPath {
+    RootPath::literal(UNIT_DIR).join(&format!("{target}.wants/{unit}"))
+}
+
 /// Adds a unit's file and the link that has it started at each boot (what `systemctl enable` makes), and returns both.
 fn enabled(unit: &UnitName, text: &str, owes: Vec<Debt>, why: &Origin, all: &mut Vec<Planned>) -> [Thing; 2] {
     let content = UnitFile::parse(text);
     let wanted_by = content.values("Install", "WantedBy").first().copied().unwrap_or("multi-user.target").to_owned();
     let file = RootPath::literal(UNIT_DIR).join(unit.as_str());
-    let link = RootPath::literal(UNIT_DIR).join(&format!("{wanted_by}.wants/{unit}"));
+    let link = enabled_by(unit, &wanted_by);
     let things = [&file, &link].map(|path| Thing::Stat(path.clone()));
     let unit_file = ManagedFile::unit(file.clone(), &content);
     all.push(planned(unit.to_string(), why, owes, Box::new(unit_file)));

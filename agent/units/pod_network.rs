@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use serde_json::json;
 
-use super::components::{Component, Node};
+use super::components::{Component, Node, etc};
 use crate::config::settings::PodNetwork;
 use crate::config::values::{Cidr, NodeName, RootPath, UnitName};
 use crate::engine::file::ManagedFile;
@@ -17,11 +17,19 @@ use crate::engine::resource::{CannotTell, Diff, Resource, Seen, Thing};
 /// Where container runtimes look for it.
 const CONFLIST: &str = "/etc/cni/net.d/10-nodeagent.conflist";
 
+/// What keeps the routes.
+pub const UNIT: &str = "nodeagent-routes.service";
+
 /// The bridge: the name that the plugin itself has for it.
 const BRIDGE: &str = "cni0";
 
 /// What the plugins of 2020 understand, and those of 2026 still do (containernetworking/cni, releases of the specification).
-const CNI_VERSION: &str = "0.4.0";
+pub const CNI_VERSION: &str = "0.4.0";
+
+/// What is there for it, besides the unit itself.
+pub fn files() -> [RootPath; 2] {
+    [RootPath::literal(CONFLIST), etc("nodeagent-routes.env")]
+}
 
 /// What the container runtime makes pods' networks by, and what keeps the routes; nothing where others bring the network.
 pub fn plan(node: &Node<'_>) -> Option<(Bridge, Component)> {
@@ -35,7 +43,7 @@ pub fn plan(node: &Node<'_>) -> Option<(Bridge, Component)> {
     let others = cluster.nodes.iter().filter(|(name, _)| *name != own);
     let routes = others.filter_map(|(_, entry)| Some(format!("{}={}", entry.pod_cidr?, entry.address))).collect();
     let keeper = Component {
-        unit: UnitName::literal("nodeagent-routes.service"),
+        unit: UnitName::literal(UNIT),
         unit_file: include_str!("../../units/nodeagent-routes.service"),
         files: Vec::new(),
         args: routes,

@@ -12,6 +12,7 @@ mod docs;
 mod download;
 mod etcd;
 mod faulty;
+mod flannel;
 mod free_port;
 mod golden;
 mod images;

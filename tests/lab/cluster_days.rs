@@ -1,5 +1,5 @@
-//! A cluster's days after the first: requests that nobody may approve, an upgrade and its rollback, a machine that is
-//! late, and one whose address changes.
+//! A cluster's days after the first: requests that nobody may approve, an upgrade and its rollback, machines that are
+//! late, of which one is an edge, and one whose address changes.
 
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use crate::agent::agent;
 use crate::bootstrap::{bootstrapped, nothing_to_do};
 use crate::cluster::written;
 use crate::cluster_skew::refuses_what_the_cluster_is_not_ready_for;
+use crate::edge::{self, EDGE};
 use crate::harness::{
     CONTROLLER, Cluster, Lab, Node, SERVICES, THREE,
     cluster::{self, Machine},
@@ -179,7 +180,7 @@ fn moved(lab: &Lab, cluster: &mut Cluster<'_>) -> Result<()> {
     const TO: &str = "10.10.30.32";
     let [controller, stays, mut moves] = THREE;
     moves.address = TO;
-    cluster.cloud_config(&yaml(lab, &[controller, stays, moves])?)?;
+    cluster.cloud_config(&yaml(lab, &[controller, stays, moves, EDGE])?)?;
     cluster.power_off(&[moves.name])?;
     cluster.node(moves.name)?.readdress(TO)?;
     for name in [controller.name, stays.name, moves.name] {
@@ -237,7 +238,8 @@ fn yaml(lab: &Lab, machines: &[Machine]) -> Result<String> {
 #[test]
 fn the_days_after() -> Result<()> {
     Lab::run("days", |lab| {
-        let mut cluster = Cluster::new(lab, &yaml(lab, &THREE)?, &THREE)?;
+        let machines = [&THREE[..], &[EDGE]].concat();
+        let mut cluster = Cluster::new(lab, &yaml(lab, &machines)?, &machines)?;
         let early = ["controller-1", "worker-1"];
         cluster.power_on(&early)?;
         cluster.wait_until_ready(&early)?;
@@ -250,14 +252,16 @@ fn the_days_after() -> Result<()> {
         refuses_what_the_cluster_is_not_ready_for(&cluster, "worker-1")?;
         upgraded_and_rolled_back(lab, &cluster)?;
 
-        // The last of the inventory comes, and nothing changes on the others.
+        // The last of the inventory come, and nothing changes on the others.
         let before = early.iter().map(|name| written(cluster.node(name)?)).collect::<Result<Vec<_>>>()?;
-        cluster.power_on(&["worker-2"])?;
-        cluster.wait_until_ready(&["worker-2"])?;
+        let late = ["worker-2", EDGE.name];
+        cluster.power_on(&late)?;
+        cluster.wait_until_ready(&late)?;
         cluster.pods_reach_each_other(&["worker-1", "worker-2"])?;
         let after = early.iter().map(|name| written(cluster.node(name)?)).collect::<Result<Vec<_>>>()?;
         ensure!(before == after, "{before:#?}\n{after:#?}");
         runs_commands(&cluster, "worker-2")?;
+        edge::runs_only_what_tolerates_it(&cluster, "worker-1")?;
         moved(lab, &mut cluster)
     })
 }

@@ -250,7 +250,7 @@ impl<'lab> Drill<'lab> {
 }
 
 /// What a guest says of itself when its bootstrap is done.
-fn converged(report: &str) -> Result<()> {
+pub fn converged(report: &str) -> Result<()> {
     for line in ["plan exited with 0", "kubelet is active", "kube-proxy is active"] {
         ensure!(report.lines().any(|said| said.trim_end() == line), "{line:?} is not what the guest says:\n{report}");
     }

@@ -41,6 +41,7 @@ need blkid util-linux
 # Those for whom `nodeagent cloud-config` makes what it makes.
 need ignition-validate ignition
 need bsdtar libarchive-tools
+need isoinfo genisoimage
 [ -x /usr/bin/python3 ] || missing="$missing python3"
 for module in yaml jsonschema jinja2 configobj requests oauthlib jsonpatch; do
     ls -d /usr/lib/python3/dist-packages/$module* >/dev/null 2>&1 || missing="$missing python3-$module"

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 
-use crate::config::document::Kubernetes;
+use crate::config::document::{CoreDns, Flannel, Kubernetes};
 use crate::config::settings::{KeyKind, PodNetwork, Role};
 use crate::config::values::{Cidr, DnsDomain, HttpUrl, NodeName, Sha256, Span};
 
@@ -32,9 +32,16 @@ pub struct Document {
     #[serde(rename = "serviceCIDR")]
     #[expect(dead_code, reason = "the machines' own documents have it")]
     pub service_cidr: Option<Cidr>,
-    /// What connects pods: `bridge`, or `none` for what you bring yourself; the machines get no `podCIDR` then.
-    /// Default: bridge.
+    /// What connects pods: `bridge`; or `flannel`, or `none` for what you bring yourself: the machines get no `podCIDR`
+    /// then. Default: bridge.
     pub network: Option<PodNetwork>,
+    /// How flannel connects pods, where `network` is `flannel`.
+    #[expect(dead_code, reason = "the machines' own documents have it")]
+    pub flannel: Option<Flannel>,
+    /// Have `CoreDNS` run in the cluster as its DNS service. Default: you bring one yourself.
+    #[serde(rename = "coreDNS")]
+    #[expect(dead_code, reason = "the controllers' own documents have it")]
+    pub core_dns: Option<CoreDns>,
     /// The agent that the machines run.
     pub agent: Agent,
     /// The Kubernetes release and the programs to install, as in a `NodeConfig`.

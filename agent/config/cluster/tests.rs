@@ -1,4 +1,5 @@
 use super::*;
+use crate::config::settings::Signer;
 
 /// A cluster of three, as `cloud-config/cluster.yaml` shows it.
 const THREE: &str = include_str!("../../../cloud-config/cluster.yaml");
@@ -51,6 +52,8 @@ fn what_is_wrong_in_a_part_of_a_node_config_is_said_at_its_line_of_the_cluster()
     };
     line(&format!("{THREE}defaults:\n  kernel:\n    moduls: {{}} # here\n"), "kernel.moduls: unknown key");
     line(&format!("{THREE}defaults: [] # here\n"), "defaults: wants a map");
+    let (before, _) = THREE.split_once("nodes:").expect("nodes");
+    line(&format!("{before}nodes: {{}} # here\n"), "nodes: lists no machine");
     line(
         &THREE.replace("10.10.30.22 }", "10.10.30.21 } # here"),
         "cluster.nodes.worker-2.address: 10.10.30.21 is that of worker-1",
@@ -68,7 +71,9 @@ fn each_role_gets_what_it_may_hold() {
     assert_eq!(controller.role, Role::Controller);
     assert_eq!(controller.certs.etcd.ca.as_str(), "/etc/kubernetes/pki/etcd-ca.pem");
     assert!(controller.certs.front_proxy.is_some());
+    assert!(controller.cluster.core_dns.is_some());
     let worker = settings(THREE, "worker-1");
+    assert!(worker.cluster.core_dns.is_none());
     assert!(matches!(worker.certs.signer, super::super::settings::Signer::Kubernetes { .. }));
     assert_eq!(worker.cluster.nodes.len(), 3);
     // A member of etcd is not given the cluster's CA key.
@@ -79,7 +84,7 @@ fn each_role_gets_what_it_may_hold() {
     );
     let member = settings(&apart, "etcd-1");
     assert_eq!(member.certs.etcd.ca.as_str(), "/etc/kubernetes/pki/etcd-ca.pem");
-    assert!(matches!(member.certs.signer, super::super::settings::Signer::Offline { .. }));
+    assert!(matches!(member.certs.signer, Signer::Offline { .. }));
 }
 
 #[test]
@@ -98,7 +103,37 @@ fn the_machines_own_word_wins_over_its_roles_and_that_over_the_defaults() {
 fn another_signer_takes_the_place_of_ours() {
     let text = format!("{THREE}defaults: {{ pki: {{ signer: {{ offline: {{ dir: /etc/requests }} }} }} }}\n");
     let worker = settings(&text, "worker-1");
-    assert!(matches!(worker.certs.signer, super::super::settings::Signer::Offline { .. }));
+    assert!(matches!(worker.certs.signer, Signer::Offline { .. }));
+
+    // Of each CA by itself.
+    for (authority, of_etcd) in [("etcd", true), ("frontProxy", false)] {
+        let ours = format!(
+            "  controller:\n    pki: {{ {authority}: {{ signer: {{ offline: {{ dir: /etc/requests }} }} }} }}\n"
+        );
+        let certs = settings(&THREE.replace("  controller:\n", &ours), "controller-1").certs;
+        let offline = |signer: &Signer| matches!(signer, Signer::Offline { .. });
+        let front_proxy = certs.front_proxy.expect("a layer");
+        assert_eq!([offline(&certs.etcd.signer), offline(&front_proxy.signer)], [of_etcd, !of_etcd]);
+        assert!(!offline(&certs.signer));
+        assert_eq!(certs.etcd.ca.as_str(), "/etc/kubernetes/pki/etcd-ca.pem");
+    }
+}
+
+#[test]
+fn flannel_is_every_machines() {
+    let digest = "aaaa1111".repeat(8);
+    let artifacts = format!(
+        "  artifacts:\n    flannel: {{ version: v0.26.7, sha256: {digest} }}\n    flannel-cni: {{ version: v1.6.2, sha256: {digest} }}\n"
+    );
+    let text = THREE
+        .replace("\nnodes:\n", &format!("{artifacts}\nnetwork: flannel\nflannel: {{ backend: host-gw }}\n\nnodes:\n"));
+    for node in ["controller-1", "worker-1"] {
+        let flannel = settings(&text, node).cluster.flannel.expect("flannel");
+        assert_eq!(flannel.backend.to_string(), "host-gw", "{node}");
+    }
+    assert!(!load(&text).unwrap_or_else(|error| panic!("{error}")).bridged);
+    let own = text.replace("10.10.30.21 }", "10.10.30.21, podCIDR: 10.244.1.0/24 }");
+    assert!(problems(&own).join("\n").contains("flannel gives each node its part"), "{own}");
 }
 
 /// The check knows only a part of JSON Schema: what it would not know must not be there.

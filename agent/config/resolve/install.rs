@@ -23,7 +23,7 @@ struct Release<'a> {
 }
 
 impl Resolver<'_> {
-    pub(super) fn install(&mut self, kubernetes: Kubernetes, member: bool) -> InstallSettings {
+    pub(super) fn install(&mut self, kubernetes: Kubernetes, member: bool, flannel: bool) -> InstallSettings {
         let version = kubernetes.version;
         let own_mirrors = kubernetes.mirrors.is_some();
         let mirrors = kubernetes.mirrors.unwrap_or_else(|| {
@@ -32,7 +32,7 @@ impl Resolver<'_> {
         });
         let lock = kubernetes.lock.and_then(|lock| self.lock(lock));
         let mut given = kubernetes.artifacts;
-        let of_role = defaults::artifacts(self.role, member);
+        let of_role = defaults::artifacts(self.role, member, flannel);
         for (name, _) in &of_role {
             given.entry(literal(name)).or_default();
         }

@@ -2,12 +2,12 @@
 
 use super::Resolver;
 use crate::config::document::{Kubeadm, Pki};
-use crate::config::settings::{CaSettings, CertsSettings, Join, KeyKind, KubeadmSettings, Role, Signer};
+use crate::config::settings::{CaSettings, CertsSettings, ClusterSettings, Join, KeyKind, KubeadmSettings, Role, Signer};
 use crate::config::values::RootPath;
 use crate::config::{defaults, kubeadm};
 
 impl Resolver<'_> {
-    pub(super) fn kubeadm(&mut self, given: Kubeadm, certs: Option<&CertsSettings>) -> KubeadmSettings {
+    pub(super) fn kubeadm(&mut self, given: Kubeadm, certs: Option<&CertsSettings>, cluster: &ClusterSettings) -> KubeadmSettings {
         const KEY: &str = "kubeadm.ignorePreflightErrors";
         let ignored_errors = given.ignore_preflight_errors;
         if self.role != Role::Kubeadm && !ignored_errors.is_empty() {
@@ -20,6 +20,10 @@ impl Resolver<'_> {
             } else if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)) {
                 self.refuse(&key, format!("{name:?} is not the name of an error, such as FileExisting-crictl"));
             }
+        }
+        if self.role == Role::Kubeadm && cluster.flannel.is_some() {
+            let message = "flannel is an add-on in a cluster that kubeadm made: write none, and apply its manifest there; or bridge";
+            self.refuse("cluster.network", message);
         }
         let join = match certs.map(|certs| &certs.signer) {
             Some(Signer::Kubernetes { token_file, .. }) if self.role == Role::Kubeadm => {
@@ -141,6 +145,7 @@ pki: { ca: /etc/nodeagent/cluster-ca.pem, signer: { kubernetes: { tokenFile: /et
                 "ignorePreflightErrors[0]: kubeadm takes no \"all\" in a file",
             ),
             ("kubeadm: { ignorePreflightErrors: [Swap, 'a,b'] }", "ignorePreflightErrors[1]: \"a,b\" is not the name"),
+            ("cluster: { network: flannel }", "flannel is an add-on in a cluster that kubeadm made"),
             ("etcd: { member: true }", "no member runs on a node of role kubeadm"),
             ("kubeadm: { ignoreErrors: [Swap] }", "unknown key"),
         ];

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use super::{Resolver, literal};
 use crate::config::defaults;
 use crate::config::document::{Kernel, Limits, Manager};
-use crate::config::settings::{KernelSettings, ManagerLimits, Rlimit, UnitLimits};
+use crate::config::settings::{FlannelBackend, FlannelSettings, KernelSettings, ManagerLimits, Rlimit, UnitLimits};
 use crate::config::values::{Limit, ModuleName, UnitName};
 
 impl Resolver<'_> {
-    pub(super) fn kernel(&mut self, kernel: Kernel) -> KernelSettings {
-        let modules = self.modules(kernel.modules);
+    pub(super) fn kernel(&mut self, kernel: Kernel, flannel: Option<&FlannelSettings>) -> KernelSettings {
+        let modules = self.modules(kernel.modules, flannel);
         let mut sysctls = kernel.sysctls;
         let bridge = modules.contains(&literal(defaults::BRIDGE_MODULE));
         let of_pods = if self.role.runs_pods() { defaults::POD_SYSCTLS.as_slice() } else { &[] };
@@ -29,7 +29,7 @@ impl Resolver<'_> {
     }
 
     /// The role's modules with the user's on top.
-    fn modules(&mut self, given: BTreeMap<String, bool>) -> Vec<ModuleName> {
+    fn modules(&mut self, given: BTreeMap<String, bool>, flannel: Option<&FlannelSettings>) -> Vec<ModuleName> {
         let mut wanted = BTreeMap::new();
         for (text, load) in given {
             let key = format!("kernel.modules.{text}");
@@ -41,7 +41,8 @@ impl Resolver<'_> {
             }
         }
         let of_pods = if self.role.runs_pods() { defaults::POD_MODULES.as_slice() } else { &[] };
-        for name in of_pods.iter().copied() {
+        let vxlan = flannel.is_some_and(|flannel| flannel.backend == FlannelBackend::Vxlan) && self.role.runs_pods();
+        for name in of_pods.iter().copied().chain(vxlan.then_some(defaults::VXLAN_MODULE)) {
             let module: ModuleName = literal(name);
             wanted.entry(module).or_insert_with(|| {
                 self.used(&format!("kernel.modules.{name}"), true);

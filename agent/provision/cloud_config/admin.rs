@@ -7,12 +7,14 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::keys::Ca;
+use crate::certs::authority::Authority;
 use crate::certs::check::check;
 use crate::certs::issue::{IssueError, LIFETIME};
 use crate::certs::key::{Key, KeyError};
 use crate::certs::request::{RequestError, Usage, Wanted, request};
 use crate::config::cluster::Cluster;
 use crate::config::settings::KeyKind;
+use crate::config::values::RootPath;
 use crate::engine::fault::Explain;
 
 /// The administrator: kubeadm's name for it, in the group that may do everything.
@@ -79,6 +81,19 @@ pub(super) fn kubeconfig(
     });
     // JSON is YAML, and kubectl reads either.
     Ok(Zeroizing::new(format!("{config:#}\n")))
+}
+
+/// Whether a kubeconfig of ours is that of a cluster with another CA: another key, because a certificate may be renewed.
+pub(super) fn is_of_another(kubeconfig: &[u8], ca: &Ca, now: SystemTime) -> bool {
+    let another = || {
+        let config: Value = serde_json::from_slice(kubeconfig).ok()?;
+        let data = &config["clusters"][0]["cluster"]["certificate-authority-data"];
+        let pem = decode_block(data.as_str()?).ok()?;
+        let authority = Authority::read(&RootPath::literal("/admin.conf"), Some(&pem), now).ok()?;
+        let key = Key::from_pem(ca.key.as_bytes()).ok()?;
+        Some(authority.certificate_of(&key).is_none())
+    };
+    another().unwrap_or(false)
 }
 
 /// A certificate and its key, in PEM.

@@ -1,5 +1,6 @@
 //! The cluster's CAs and shared keys on the operator's machine: made once, and found again.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -10,11 +11,12 @@ use zeroize::Zeroizing;
 use crate::certs::authority::Authority;
 use crate::certs::issue::{IssueError, Issuer};
 use crate::certs::key::{Key, KeyError};
-use crate::config::cluster::Pki;
-use crate::config::settings::KeyKind;
-use crate::config::values::RootPath;
+use crate::config::cluster::{Cluster, NodeConfig};
+use crate::config::settings::{CaSettings, CertsSettings, KeyKind, Signer};
+use crate::config::values::{NodeName, RootPath};
 use crate::engine::change::Meta;
 use crate::engine::fault::{Class, Explain, Fault};
+use crate::host::root::FileError;
 use crate::provision::authority::{self, NewAuthority};
 
 use super::store::Store;
@@ -80,7 +82,36 @@ impl Explain for KeysError {
     }
 }
 
-/// A CA: its certificate, and its key.
+/// What a cluster needs.
+pub(super) struct Wanted {
+    /// What kind of keys CAs get.
+    pub key: KeyKind,
+    /// Whether machines sign with the key of etcd's CA. If none does, the certificate alone will do.
+    pub etcd_key: bool,
+    /// The same of the aggregation layer's CA, if there is such a layer.
+    pub front_proxy_key: Option<bool>,
+    /// Whether Secrets are encrypted.
+    pub encryption: bool,
+}
+
+impl Wanted {
+    /// What the machines' configurations ask for.
+    pub fn of(cluster: &Cluster, configs: &BTreeMap<NodeName, NodeConfig>) -> Self {
+        let local = |pick: fn(&CertsSettings) -> Option<&CaSettings>| {
+            let authorities = configs.values().filter_map(|config| pick(&config.settings.certs));
+            authorities.into_iter().any(|authority| matches!(authority.signer, Signer::Local { .. }))
+        };
+        let front_proxy = || local(|certs| certs.front_proxy.as_ref());
+        Self {
+            key: cluster.pki.key.unwrap_or_default(),
+            etcd_key: local(|certs| Some(&certs.etcd)),
+            front_proxy_key: (!cluster.pki.no_aggregation).then(front_proxy),
+            encryption: cluster.pki.encrypt_secrets,
+        }
+    }
+}
+
+/// The cluster's CA, by which the administrator's own certificate is signed here.
 pub(super) struct Ca {
     /// In PEM.
     pub certificate: String,
@@ -92,14 +123,28 @@ pub(super) struct Ca {
     pub authority: Authority,
 }
 
+/// Another CA.
+pub(super) struct OtherCa {
+    /// In PEM.
+    pub certificate: String,
+    /// In PEM, unless somebody else has it, who signs for this cluster.
+    pub key: Option<Zeroizing<String>>,
+}
+
+impl From<Ca> for OtherCa {
+    fn from(ca: Ca) -> Self {
+        Self { certificate: ca.certificate, key: Some(ca.key) }
+    }
+}
+
 /// All that a cluster shares.
 pub(super) struct Keys {
     /// The cluster's CA.
     pub cluster: Ca,
     /// Etcd's own.
-    pub etcd: Ca,
+    pub etcd: OtherCa,
     /// The aggregation layer's, if there is one.
-    pub front_proxy: Option<Ca>,
+    pub front_proxy: Option<OtherCa>,
     /// What service accounts' tokens are signed with, in PEM.
     pub service_account: Zeroizing<String>,
     /// What Secrets are encrypted with, in base64.
@@ -108,15 +153,42 @@ pub(super) struct Keys {
 
 impl Keys {
     /// Finds what there is in the directory, and makes the rest.
-    pub fn find(dir: &Path, store: &mut Store, wanted: Pki, now: SystemTime) -> Result<Self, Fault> {
-        let mut ca = |new: NewAuthority| find_ca(dir, store, new, wanted.key.unwrap_or_default(), now);
-        let cluster = ca(NewAuthority::CLUSTER)?;
-        let etcd = ca(NewAuthority::ETCD)?;
-        let front_proxy = if wanted.no_aggregation { None } else { Some(ca(NewAuthority::FRONT_PROXY)?) };
+    pub fn find(dir: &Path, store: &mut Store, wanted: &Wanted, now: SystemTime) -> Result<Self, Fault> {
+        let cluster = find_ca(dir, store, NewAuthority::CLUSTER, wanted.key, now)?;
+        let mut other = |new: NewAuthority, with_key: bool| match find_certificate(store, new, now)? {
+            Some(certificate) if !with_key => Ok::<_, Fault>(OtherCa { certificate, key: None }),
+            _ => Ok(find_ca(dir, store, new, wanted.key, now)?.into()),
+        };
+        let etcd = other(NewAuthority::ETCD, wanted.etcd_key)?;
+        let front_proxy = wanted.front_proxy_key.map(|with_key| other(NewAuthority::FRONT_PROXY, with_key));
+        let front_proxy = front_proxy.transpose()?;
         let service_account = find_service_account(store)?;
-        let encryption = if wanted.encrypt_secrets { Some(find_encryption(store)?) } else { None };
+        let encryption = if wanted.encryption { Some(find_encryption(store)?) } else { None };
         Ok(Self { cluster, etcd, front_proxy, service_account, encryption })
     }
+}
+
+/// Whether the directory has a CA for the cluster.
+pub(super) fn has_ca(dir: &Path) -> Result<bool, FileError> {
+    let [_, certificate] = NewAuthority::CLUSTER.files();
+    Store::there(dir)?.map_or(Ok(false), |store| store.has(&certificate))
+}
+
+/// The certificate of a CA whose key is not here.
+fn find_certificate(store: &Store, new: NewAuthority, now: SystemTime) -> Result<Option<String>, Fault> {
+    let [key_file, certificate_file] = new.files();
+    match store.read(&certificate_file)? {
+        Some(certificate) if !store.has(&key_file)? => {
+            Ok(Some(text(read_authority(store, &certificate_file, &certificate, now)?.pem())))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// A CA's certificate, if it is one and good today.
+fn read_authority(store: &Store, path: &RootPath, certificate: &[u8], now: SystemTime) -> Result<Authority, Fault> {
+    Authority::read(path, Some(certificate), now)
+        .map_err(|error| Fault::from(error).context(format!("use {}", store.display(path))))
 }
 
 fn find_ca(dir: &Path, store: &mut Store, new: NewAuthority, kind: KeyKind, now: SystemTime) -> Result<Ca, Fault> {
@@ -137,8 +209,7 @@ fn find_ca(dir: &Path, store: &mut Store, new: NewAuthority, kind: KeyKind, now:
         Ok(Zeroizing::new(bytes))
     };
     let (certificate, secret) = (read(&certificate_file)?, read(&key_file)?);
-    let authority = Authority::read(&certificate_file, Some(&certificate), now)
-        .map_err(|error| Fault::from(error).context(format!("use {}", store.display(&certificate_file))))?;
+    let authority = read_authority(store, &certificate_file, &certificate, now)?;
     let shown = store.display(&key_file);
     let key = Key::from_pem(&secret).map_err(|source| KeysError::Unusable { path: shown.clone(), source })?;
     let issuer = Issuer::new(&authority, key).map_err(|source| KeysError::OtherKey { path: shown, source })?;

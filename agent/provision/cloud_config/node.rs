@@ -3,12 +3,12 @@
 use zeroize::Zeroizing;
 
 use super::formats::File;
-use super::keys::{Ca, Keys};
+use super::keys::{Keys, OtherCa};
 use super::yaml;
 use crate::cluster::tokens;
 use crate::config::cluster::NodeConfig;
 use crate::config::kept::{BootstrapToken, BootstrapTokens};
-use crate::config::settings::{CertsSettings, Role, Signer};
+use crate::config::settings::{CaSettings, CertsSettings, Role, Signer};
 use crate::config::values::RootPath;
 
 /// Where a machine's configuration is.
@@ -32,8 +32,8 @@ pub(super) fn node_yaml(config: &NodeConfig, header: &str) -> String {
 pub(super) fn files(config: &NodeConfig, text: &str, keys: &Keys, token: Option<&BootstrapToken>) -> Vec<File> {
     let file = |path: &str, mode, content: &str| File { path: path.to_owned(), mode, content: content.to_owned() };
     let mut files = vec![file(NODE_YAML, 0o644, text)];
-    for (path, _, ca) in authorities(config, keys) {
-        files.push(file(path.as_str(), 0o644, &ca.certificate));
+    for Held { path, certificate, .. } in authorities(config, keys) {
+        files.push(file(path.as_str(), 0o644, certificate));
     }
     if let (Signer::Kubernetes { token_file, .. }, Some(token)) = (&config.settings.certs.signer, token) {
         files.push(file(token_file.as_str(), 0o600, &format!("{}\n", token.token.as_str())));
@@ -46,9 +46,9 @@ pub(super) fn secrets(config: &NodeConfig, keys: &Keys, all_tokens: &str) -> Vec
     let secret =
         |path: &RootPath, content: &str| Secret { path: path.clone(), content: Zeroizing::new(content.to_owned()) };
     let mut secrets = Vec::new();
-    for (_, signer, ca) in authorities(config, keys) {
-        if let Signer::Local { key, .. } = signer {
-            secrets.push(secret(key, &ca.key));
+    for Held { signer, key, .. } in authorities(config, keys) {
+        if let (Signer::Local { key: path, .. }, Some(key)) = (signer, key) {
+            secrets.push(secret(path, key));
         }
     }
     if config.settings.role == Role::Controller {
@@ -62,15 +62,32 @@ pub(super) fn secrets(config: &NodeConfig, keys: &Keys, all_tokens: &str) -> Vec
     secrets
 }
 
-/// The CAs of a machine: where it has the certificate of each, and who signs.
-fn authorities<'a>(config: &'a NodeConfig, keys: &'a Keys) -> Vec<(&'a RootPath, &'a Signer, &'a Ca)> {
+/// A CA of a machine's.
+struct Held<'a> {
+    /// Where the machine has its certificate.
+    path: &'a RootPath,
+    /// Who signs for it.
+    signer: &'a Signer,
+    certificate: &'a str,
+    key: Option<&'a str>,
+}
+
+/// The CAs of a machine.
+fn authorities<'a>(config: &'a NodeConfig, keys: &'a Keys) -> Vec<Held<'a>> {
     let CertsSettings { ca, signer, etcd, front_proxy, .. } = &config.settings.certs;
-    let mut all = vec![(ca, signer, &keys.cluster)];
+    let cluster = Held { path: ca, signer, certificate: &keys.cluster.certificate, key: Some(&keys.cluster.key) };
+    let other = |settings: &'a CaSettings, ca: &'a OtherCa| Held {
+        path: &settings.ca,
+        signer: &settings.signer,
+        certificate: &ca.certificate,
+        key: ca.key.as_ref().map(|key| key.as_str()),
+    };
+    let mut all = vec![cluster];
     if matches!(config.settings.role, Role::Controller | Role::Etcd) {
-        all.push((&etcd.ca, &etcd.signer, &keys.etcd));
+        all.push(other(etcd, &keys.etcd));
     }
     let front_proxy = front_proxy.as_ref().zip(keys.front_proxy.as_ref());
-    all.extend(front_proxy.map(|(settings, key)| (&settings.ca, &settings.signer, key)));
+    all.extend(front_proxy.map(|(settings, ca)| other(settings, ca)));
     all
 }
 

@@ -1,11 +1,16 @@
 //! The inventory's files: written whole, and only where they differ.
 
 use std::path::Path;
+use std::time::Duration;
 
 use crate::config::values::RootPath;
 use crate::engine::change::Meta;
+use crate::host::lock::{self, Lock, LockError};
 use crate::host::root::{FileError, Root};
 use crate::host::seen::Entry;
+
+/// How long another run is waited for, which itself waits for nothing but this.
+const TURN: Duration = Duration::from_secs(10);
 
 /// A directory of the operator's, and what was written there.
 pub(super) struct Store {
@@ -19,16 +24,46 @@ impl Store {
         Ok(Self { root: Root::create(dir)?, written: Vec::new() })
     }
 
-    /// The same for a directory of secrets: one that is made is closed to others.
-    pub fn open_closed(dir: &Path) -> Result<Self, FileError> {
+    /// Opens the directory, if it is there.
+    pub fn there(dir: &Path) -> Result<Option<Self>, FileError> {
         match Root::open(dir) {
-            Err(error) if error.is_absent() => {
-                let store = Self::open(dir)?;
-                store.dir(&RootPath::literal("/"), Meta::root(0o700))?;
-                Ok(store)
-            }
-            opened => Ok(Self { root: opened?, written: Vec::new() }),
+            Err(error) if error.is_absent() => Ok(None),
+            opened => Ok(Some(Self { root: opened?, written: Vec::new() })),
         }
+    }
+
+    /// Opens a directory of secrets: one that is made is closed to others.
+    pub fn open_closed(dir: &Path) -> Result<Self, FileError> {
+        if let Some(store) = Self::there(dir)? {
+            return Ok(store);
+        }
+        let store = Self::open(dir)?;
+        store.dir(&RootPath::literal("/"), Meta::root(0o700))?;
+        Ok(store)
+    }
+
+    /// Keeps others of these runs out of the directory, unless nothing can be written there anyway. `told` hears once who
+    /// is in it.
+    pub async fn lock(&self, told: impl FnMut(&str)) -> Result<Option<Lock>, LockError> {
+        match lock::take_in(RootPath::literal("/.lock"), &self.root, "cloud-config", TURN, told).await {
+            Err(LockError::File(error)) if error.is_read_only() => Ok(None),
+            taken => taken.map(Some),
+        }
+    }
+
+    /// The names of what is in the directory.
+    pub fn names(&self) -> Result<Vec<String>, FileError> {
+        self.root.list(&RootPath::literal("/"))
+    }
+
+    /// Whether there is a directory.
+    pub fn has_dir(&self, path: &RootPath) -> Result<bool, FileError> {
+        Ok(matches!(self.root.entry(path, false)?, Entry::Dir { .. }))
+    }
+
+    /// Whether there is a file, in a directory that is one or not there.
+    pub fn has(&self, path: &RootPath) -> Result<bool, FileError> {
+        Ok(matches!(self.root.entry(path, false)?, Entry::File { .. }))
     }
 
     /// The bytes of a file, if it is there.

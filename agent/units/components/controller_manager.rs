@@ -1,7 +1,7 @@
 //! The controllers of Kubernetes. They have no configuration file that is stable.
 
 use super::{Component, Node, etc};
-use crate::config::settings::{PodNetwork, Signer};
+use crate::config::settings::{FlannelSettings, PodNetwork, Signer};
 use crate::config::values::UnitName;
 use crate::units::versions::Program;
 
@@ -36,8 +36,12 @@ pub fn component(node: &Node<'_>) -> Component {
     args.extend(match cluster.network {
         // The inventory says which pods' addresses a node has.
         PodNetwork::Bridge => vec!["--allocate-node-cidrs=false".to_owned()],
+        // Nodes agree on them elsewhere.
+        PodNetwork::Flannel if !cluster.flannel.as_ref().is_some_and(FlannelSettings::asks_kubernetes) => {
+            vec!["--allocate-node-cidrs=false".to_owned()]
+        }
         // Flannel and its like ask the Node object.
-        PodNetwork::Foreign => vec![
+        PodNetwork::Flannel | PodNetwork::Foreign => vec![
             "--allocate-node-cidrs=true".to_owned(),
             format!("--cluster-cidr={}", cluster.pod_cidr),
             format!("--service-cluster-ip-range={}", cluster.service_cidr),

@@ -9,6 +9,7 @@ use crate::engine::change::Meta;
 use crate::engine::file::{ManagedDir, ManagedFile};
 use crate::engine::resource::{CannotTell, Diff, Resource, Seen, Thing};
 use crate::host::seen::Entry;
+use crate::units::flannel;
 use crate::units::versions::Program;
 
 /// Plugins for volumes: their default lies below /usr, which is read-only on Flatcar.
@@ -48,6 +49,10 @@ pub fn component(node: &Node<'_>) -> Component {
         format!("--node-ip={}", identity.address),
     ];
     args.extend(labels(node));
+    let mut wait = vec![node.api_server(), RUNTIME.to_owned()];
+    if flannel::must_wait(settings) {
+        wait.push(format!("file:{}", flannel::SUBNET_FILE));
+    }
     let what = Box::new(KubeletConfig { path: path.clone(), config: node.config(Program::Kubelet, config) });
     Component {
         unit_file: include_str!("../../../units/kubelet.service"),
@@ -61,7 +66,7 @@ pub fn component(node: &Node<'_>) -> Component {
             },
         ],
         args: node.args(Program::Kubelet, args),
-        wait: vec![node.api_server(), RUNTIME.to_owned()],
+        wait,
         vars: Vec::new(),
         unit,
     }

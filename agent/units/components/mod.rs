@@ -6,6 +6,7 @@
 mod api_server;
 mod controller_manager;
 mod etcd;
+mod flanneld;
 mod kube_proxy;
 pub mod kubelet;
 mod scheduler;
@@ -15,7 +16,7 @@ use std::net::IpAddr;
 use serde_json::{Map, Value};
 
 use super::versions::{self, Program};
-use crate::config::settings::{Role, Settings};
+use crate::config::settings::{FlannelSettings, Role, Settings};
 use crate::config::values::{HttpUrl, RootPath, UnitName};
 use crate::engine::file::ManagedFile;
 use crate::engine::resource::Resource;
@@ -78,7 +79,13 @@ impl Node<'_> {
             Program::Kubeadm => None,
         });
         let etcd = self.settings.etcd.member.then(|| etcd::component(self));
-        etcd.into_iter().chain(of_kubernetes).collect()
+        let flannel = self.flannel().map(|flannel| flanneld::component(self, flannel));
+        etcd.into_iter().chain(flannel).chain(of_kubernetes).collect()
+    }
+
+    /// Flannel, where it connects pods of this node.
+    pub fn flannel(&self) -> Option<&FlannelSettings> {
+        self.settings.cluster.flannel.as_ref().filter(|_| self.settings.role.runs_pods())
     }
 
     /// The minor release of a program: the 34 of v1.34.2.

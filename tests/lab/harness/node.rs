@@ -36,6 +36,11 @@ const POWER_OFF: Duration = Duration::from_secs(30);
 /// Where cloud-init's `NoCloud` source finds what a cloud would tell the node.
 pub(super) const SEED: &str = "/var/lib/cloud/seed/nocloud";
 
+/// Two data sources, so that cloud-init has to find out which one there is: with one, it would take that for granted. Read
+/// after the tree's own.
+const OF_A_DRIVE: (&str, &str) =
+    ("/etc/cloud/cloud.cfg.d/99-of-a-drive.cfg", "datasource_list: [NoCloud, ConfigDrive]\n");
+
 /// What `lab-network.service` reads.
 const NETWORK: &str = "/etc/lab-network";
 
@@ -54,6 +59,7 @@ pub struct NodeSpec<'lab> {
     suite: Suite,
     user_data: Vec<u8>,
     meta_data: Map<String, Value>,
+    drive: Option<Vec<u8>>,
 }
 
 impl<'lab> NodeSpec<'lab> {
@@ -62,7 +68,15 @@ impl<'lab> NodeSpec<'lab> {
         meta_data.insert("instance-id".into(), name.into());
         meta_data.insert("local-hostname".into(), name.into());
         let user_data = b"#cloud-config\n{}\n".to_vec();
-        Self { lab, name: name.into(), address: address.into(), suite: Suite::Bookworm, user_data, meta_data }
+        Self {
+            lab,
+            name: name.into(),
+            address: address.into(),
+            suite: Suite::Bookworm,
+            user_data,
+            meta_data,
+            drive: None,
+        }
     }
 
     /// The distribution's release, if not the one that most nodes have.
@@ -83,18 +97,34 @@ impl<'lab> NodeSpec<'lab> {
         self
     }
 
+    /// A virtual machine that gets this image as a second disk, and nothing in any other way: not even its host name.
+    pub fn config_drive(mut self, image: &[u8]) -> Self {
+        self.drive = Some(image.to_owned());
+        self
+    }
+
     /// Its host name, and the files that make this machine out of the tree that all share.
     pub(super) fn seed(&self) -> Result<(String, Vec<SeedFile>)> {
         let machine_id = fs::read_to_string("/proc/sys/kernel/random/uuid").context("make a machine id")?;
-        let files = vec![
-            ("/etc/hostname".into(), format!("{}\n", self.name).into_bytes()),
+        let mut files = vec![
             ("/etc/machine-id".into(), machine_id.replace('-', "").into_bytes()),
             (NETWORK.into(), network(&self.address)),
-            // JSON is YAML.
-            (format!("{SEED}/meta-data"), Value::Object(self.meta_data.clone()).to_string().into_bytes()),
-            (format!("{SEED}/user-data"), self.user_data.clone()),
         ];
+        match self.drive {
+            Some(_) => files.push((OF_A_DRIVE.0.into(), OF_A_DRIVE.1.into())),
+            None => files.extend([
+                ("/etc/hostname".into(), format!("{}\n", self.name).into_bytes()),
+                // JSON is YAML.
+                (format!("{SEED}/meta-data"), Value::Object(self.meta_data.clone()).to_string().into_bytes()),
+                (format!("{SEED}/user-data"), self.user_data.clone()),
+            ]),
+        }
         Ok((self.name.clone(), files))
+    }
+
+    /// The image that a machine of this kind gets as a second disk.
+    pub(super) fn drive(&self) -> Option<&[u8]> {
+        self.drive.as_deref()
     }
 
     pub(super) fn lab(&self) -> &'lab Lab {
@@ -103,6 +133,7 @@ impl<'lab> NodeSpec<'lab> {
 
     /// Makes the node's disk, without booting it: a test may write to it first.
     pub fn create(self) -> Result<Node<'lab>> {
+        ensure!(self.drive.is_none(), "{} is a container, whose kernel mounts no config drive", self.name);
         let (name, files) = self.seed()?;
         let directory = self.lab.directory().join(&name);
         // containerd's own overlays cannot lie on another one.

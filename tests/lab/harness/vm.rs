@@ -270,6 +270,8 @@ pub struct Vm<'lab> {
     image: Image,
     name: String,
     directory: PathBuf,
+    /// The second disk, if it has one.
+    drive: Option<PathBuf>,
     running: Option<Running>,
 }
 
@@ -287,7 +289,11 @@ impl<'lab> NodeSpec<'lab> {
         let (name, files) = self.seed()?;
         let directory = lab.directory().join(&name);
         fs::create_dir_all(&directory).with_context(|| format!("create {}", directory.display()))?;
-        let vm = Vm { lab, image, name, directory, running: None };
+        let drive = self.drive().map(|image| (directory.join("drive.img"), image));
+        if let Some((path, image)) = &drive {
+            fs::write(path, image).with_context(|| format!("write {}", path.display()))?;
+        }
+        let vm = Vm { lab, image, name, directory, drive: drive.map(|(path, _)| path), running: None };
         let disk = Disk::at(Path::new(&vm.image.part("disk.img"))).copy_to(&vm.disk_path())?;
         for (path, bytes) in files {
             disk.write(&path, &bytes)?;
@@ -302,7 +308,7 @@ impl<'lab> Vm<'lab> {
         let directory = self.lab.directory().join(name);
         fs::create_dir_all(&directory).with_context(|| format!("create {}", directory.display()))?;
         let image = Image { directory: self.image.directory.clone() };
-        let vm = Vm { lab: self.lab, image, name: name.to_owned(), directory, running: None };
+        let vm = Vm { lab: self.lab, image, name: name.to_owned(), directory, drive: None, running: None };
         fs::rename(disk, vm.disk_path()).with_context(|| format!("move {}", disk.display()))?;
         Ok(vm)
     }
@@ -368,6 +374,10 @@ impl<'lab> Vm<'lab> {
         // fail, and the guest would see a broken disk.
         let disk = "virtio-blk-pci,drive=disk,write-cache=on,logical_block_size=512,request-merging=off";
         add("-device", disk.to_owned());
+        if let Some(drive) = &self.drive {
+            add("-blockdev", format!("driver=file,node-name=drive,filename={},read-only=on", drive.display()));
+            add("-device", "virtio-blk-pci,drive=drive".to_owned());
+        }
         add("-netdev", format!("tap,id=net,ifname={},script=no,downscript=no", tap.name()));
         add("-device", "virtio-net-pci,netdev=net,romfile=".to_owned());
         Ok(self.lab.net().inside(&args))

@@ -1,0 +1,71 @@
+//! Which network the pods of a node have, and what of another one goes.
+
+use super::components::Node;
+use super::retired::{Gone, Stopped};
+use super::{UNIT_DIR, enabled_by, flannel, planned, pod_network, program, service};
+use crate::config::settings::Origin;
+use crate::config::values::{RootPath, UnitName};
+use crate::engine::change::Debt;
+use crate::engine::file::ManagedFile;
+use crate::engine::resource::{Planned, Thing};
+
+/// Adds what the network needs, and returns what must run.
+pub fn plan(node: &Node<'_>, all: &mut Vec<Planned>) -> Vec<Planned> {
+    let why = node.settings.origins.of("cluster.network");
+    let mut running = Vec::new();
+    match pod_network::plan(node) {
+        Some((bridge, routes)) => {
+            all.push(planned("pod-network".to_owned(), &why, Vec::new(), Box::new(bridge)));
+            running.push(program(routes, &why, all));
+        }
+        None => retire(pod_network::UNIT, &pod_network::files(), &why, all),
+    }
+    if node.flannel().is_some() {
+        running.push(with_flannel(&why, all));
+    } else {
+        retire(flannel::GATE.0, &[flannel::CONFLIST, flannel::CLEARING.0].map(RootPath::literal), &why, all);
+        let files = ["flanneld.env", "flannel.conf", "flannel-network.json"].map(super::components::etc);
+        retire(flannel::UNIT, &files, &why, all);
+    }
+    let waits = if node.settings.role.runs_pods() { flannel::waiting(node.settings) } else { Vec::new() };
+    if waits.is_empty() {
+        let files = flannel::waiting_paths().collect();
+        let gone = Gone { what: "waits for flannel".to_owned(), files, links: Vec::new(), after: None };
+        all.push(planned("flannel-waits-gone".to_owned(), &why, vec![Debt::DaemonReload], Box::new(gone)));
+    }
+    if flannel::must_wait(node.settings) {
+        let files = ["flannel.conf", "flannel-network.json"].map(super::components::etc).into();
+        let what = "what flannel asked the API server by".to_owned();
+        let gone = Gone { what, files, links: Vec::new(), after: None };
+        all.push(planned("flannel-api-gone".to_owned(), &why, Vec::new(), Box::new(gone)));
+    }
+    for (name, drop_in) in waits {
+        // What runs has no need of it until the next boot.
+        all.push(planned(name.to_owned(), &why, vec![Debt::DaemonReload], Box::new(drop_in)));
+    }
+    running
+}
+
+/// Adds what tells container runtimes of flannel, and returns its start.
+fn with_flannel(why: &Origin, all: &mut Vec<Planned>) -> Planned {
+    let gate = UnitName::literal(flannel::GATE.0);
+    let (conflist, (path, text)) = (flannel::conflist(), flannel::CLEARING);
+    let clearing = ManagedFile::new(RootPath::literal(path), text.to_owned());
+    let after = vec![Thing::Stat(conflist.path.clone()), Thing::Stat(clearing.path.clone())];
+    all.push(planned("flannel-cni".to_owned(), why, vec![Debt::Restart(gate.clone())], Box::new(conflist)));
+    all.push(planned("flannel-clearing".to_owned(), why, Vec::new(), clearing));
+    service(&gate, flannel::GATE.1, after, why, all)
+}
+
+/// Adds the end of a unit that an earlier configuration had, with all that was there for it.
+fn retire(unit: &str, beside: &[RootPath], why: &Origin, all: &mut Vec<Planned>) {
+    let unit = UnitName::literal(unit);
+    let file = RootPath::literal(UNIT_DIR).join(unit.as_str());
+    let stopped = Stopped { unit: unit.clone(), file: file.clone() };
+    // Its file last: by it the next run finds out what is left to do.
+    let files = beside.iter().cloned().chain([file.clone()]).collect();
+    let links = vec![(enabled_by(&unit, "multi-user.target"), file)];
+    let gone = Gone { what: unit.to_string(), files, links, after: Some(unit.clone()) };
+    all.push(planned(format!("{}-stopped", unit.stem()), why, Vec::new(), Box::new(stopped)));
+    all.push(planned(format!("{}-gone", unit.stem()), why, vec![Debt::DaemonReload], Box::new(gone)));
+}
