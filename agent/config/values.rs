@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 pub use super::names::{CertName, CommonName, LabelKey, LabelValue};
 pub use super::proxy::ProxyUrl;
-pub use super::quantities::{Parallel, Port, Rate, Span};
+pub use super::quantities::{Every, Keep, Parallel, Port, Rate, Span};
 
 /// A value was refused: what was wanted, and why this is not it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -172,6 +172,11 @@ impl RootPath {
             Some(0) | None => Self("/".to_owned()),
             Some(at) => Self(self.0[..at].to_owned()),
         }
+    }
+
+    /// Whether it lies below that directory, however deep.
+    pub fn is_below(&self, dir: &Self) -> bool {
+        self.0.strip_prefix(dir.0.trim_end_matches('/')).is_some_and(|rest| rest.len() > 1 && rest.starts_with('/'))
     }
 
     /// The last component; empty for `/`.
@@ -682,6 +687,8 @@ pub fn check_format(format: &str, text: &str) -> Result<(), BadValue> {
         "limit" => check::<Limit>(text),
         "span" => check::<Span>(text),
         "rate" => check::<Rate>(text),
+        "every" => check::<Every>(text),
+        "keep" => check::<Keep>(text),
         "parallel" => check::<Parallel>(text),
         "port" => check::<Port>(text),
         "proxy-url" => check::<ProxyUrl>(text),

@@ -1,0 +1,442 @@
+//! A snapshot in the place of a member's data.
+//!
+//! New data is made beside what is there while the member still runs; only then it is stopped, and two renames within the
+//! data directory (which may be a mount of its own) change the one for the other. What was there stays, under a name with
+//! the time. A record says, from before the first rename until the member was started, which snapshot goes where: whoever
+//! runs the command again after it was killed comes to the same end, and never restores twice.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::seal::{self, Sealed};
+use super::tool::{Membership, Tool};
+use super::{guard, member::Member};
+use crate::certs::client::{self, ClientPair};
+use crate::certs::{ADMIN_CLIENT, pair_path};
+use crate::config::settings::{Role, Settings};
+use crate::config::values::{HttpUrl, RootPath, Sha256, UnitName};
+use crate::engine::change::{Meta, Verb};
+use crate::engine::fault::{Class, Explain, Fault};
+use crate::host::http::Http;
+use crate::host::lock;
+use crate::host::root::Root;
+use crate::host::seen::Entry;
+use crate::host::systemd::SystemdError;
+use crate::host::{Host, clock};
+use crate::identity::Identity;
+use crate::journal::{Event, Teller, size};
+use crate::units;
+
+/// Says that a restore is under way.
+const RECORD: &str = "/var/lib/nodeagent/etcd-restore";
+
+/// In the data directory: where new data is made, and what etcd's own is called.
+const WORK: &str = ".nodeagent-restore";
+const DATA: &str = "member";
+
+/// What stands before the time in the name of the data that was there.
+const ASIDE: &str = "member-before-";
+
+/// What a member has besides its store: two segments of its log, of 64 MB each (etcd's `wal.SegmentSizeBytes`).
+const LOG: u64 = 2 * (64 << 20);
+
+/// How long another run is waited for, and units that stop or start.
+const OTHER: Duration = Duration::from_mins(1);
+const STOP: Duration = Duration::from_mins(2);
+const START: Duration = Duration::from_mins(5);
+
+/// How long a member that needs others is waited for: these may not have been restored yet.
+const START_OF_SEVERAL: Duration = Duration::from_secs(20);
+
+/// What speaks to the API by what it has seen before, and runs on a controller.
+const WATCHERS: [&str; 5] = [
+    "kube-controller-manager.service",
+    "kube-scheduler.service",
+    "kube-proxy.service",
+    "kubelet.service",
+    "nodeagent-cluster.service",
+];
+
+/// What is to be done.
+#[derive(Debug)]
+pub struct Restore {
+    file: String,
+    sealed: Sealed,
+    member: Membership,
+    /// The other members, by name.
+    others: Vec<String>,
+    data_dir: RootPath,
+    tool: Tool,
+    /// Whether an API server runs here.
+    serves_api: bool,
+}
+
+/// What a program sees of it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Shown<'a> {
+    snapshot: &'a str,
+    sha256: &'a Sha256,
+    data_dir: &'a RootPath,
+    member: &'a str,
+    initial_cluster: &'a str,
+    cluster_token: &'a str,
+    others: &'a [String],
+    tool: &'a RootPath,
+    bumps_revision: bool,
+    units: Vec<&'static str>,
+}
+
+/// How it ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restored {
+    /// Where the data is that was there before; nothing if there was none.
+    pub kept: Option<RootPath>,
+    /// Whether the member is ready; else it waits for others.
+    pub ready: bool,
+    /// Whether what watches the API must be started anew by a person, on all nodes.
+    pub watchers_are_stale: bool,
+}
+
+/// On the disk while a restore is under way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Record {
+    sha256: Sha256,
+    data_dir: RootPath,
+    /// The name, in the data directory, of the data that was there.
+    kept: Option<String>,
+}
+
+/// It cannot be done here.
+#[derive(Debug, thiserror::Error)]
+enum CannotRestore {
+    #[error("restore a snapshot: no member of etcd runs on this node")]
+    NoMember,
+    #[error("restore a snapshot below {0}: units are stopped and started, which is for the running machine alone")]
+    NotLive(String),
+    #[error("{path}: No space left on device: {} are to be written, {} are free", size(*needs), size(*free))]
+    NoRoom { path: String, needs: u64, free: u64 },
+    #[error("{path}: it is no record of a restore: {why}")]
+    BadRecord { path: String, why: String },
+    #[error("the snapshot is in place, and the member is not ready: {0}")]
+    NotReady(String),
+}
+
+impl Explain for CannotRestore {
+    fn class(&self) -> Class {
+        match self {
+            Self::NoMember | Self::NotLive(_) => Class::Usage,
+            _ => Class::Failed,
+        }
+    }
+
+    fn advice(&self) -> Option<String> {
+        Some(match self {
+            Self::NoMember => "run it on each member (nodes of role etcd, or controllers with etcd.member)".to_owned(),
+            Self::NotLive(_) => "run it on the member itself".to_owned(),
+            Self::NoRoom { .. } => format!("free some space there; data of earlier restores is in {ASIDE}…"),
+            Self::BadRecord { path, .. } => format!("look into the data directory, then remove {path}"),
+            Self::NotReady(_) => {
+                "see `systemctl status etcd kube-apiserver`; run the same again when the cause is mended".to_owned()
+            }
+        })
+    }
+}
+
+impl Restore {
+    /// Reads and judges the snapshot, and finds out what would be done. Touches nothing.
+    pub async fn plan(root: &Root, settings: &Settings, identity: &Identity, file: &RootPath) -> Result<Self, Fault> {
+        if !settings.etcd.member {
+            return Err(CannotRestore::NoMember.into());
+        }
+        let sealed = seal::verify(root, file)?;
+        let (cluster, peer_url) = units::etcd_peers(settings, identity);
+        let member = Membership {
+            name: identity.name.to_string(),
+            peer_url,
+            cluster: cluster.iter().map(|(name, url)| format!("{name}={url}")).collect::<Vec<_>>().join(","),
+            // Not the unit's, by which members of the old cluster would take this one for their own, and give it back what
+            // it is to forget: one that follows from the snapshot, so that those who restore the same one find each other.
+            token: format!("{}-{}", settings.cluster.name, sealed.sha256.short()),
+        };
+        let others = cluster.into_iter().map(|(name, _)| name).filter(|name| *name != member.name).collect();
+        Ok(Self {
+            file: root.display(file),
+            sealed,
+            member,
+            others,
+            data_dir: settings.etcd.data_dir.clone(),
+            tool: Tool::find(root).await?,
+            serves_api: settings.role == Role::Controller,
+        })
+    }
+
+    /// What a program sees of it.
+    pub fn shown(&self) -> Shown<'_> {
+        Shown {
+            snapshot: &self.file,
+            sha256: &self.sealed.sha256,
+            data_dir: &self.data_dir,
+            member: &self.member.name,
+            initial_cluster: &self.member.cluster,
+            cluster_token: &self.member.token,
+            others: &self.others,
+            tool: self.tool.path(),
+            bumps_revision: self.tool.bumps,
+            units: self.units(),
+        }
+    }
+
+    /// The same for people.
+    pub fn text(&self) -> String {
+        let mut text = format!(
+            "restore {} ({}, its SHA-256 is right)\n\
+             \x20 as the data of the member {} in {}, by {}\n\
+             \x20 of the cluster {}\n\
+             \x20 what is there now stays beside it, as {ASIDE}TIME\n\
+             \x20 {} would be stopped and started again\n\
+             What was written since the snapshot was taken is gone then, from the whole cluster.\n",
+            self.file,
+            size(self.sealed.bytes),
+            self.member.name,
+            self.data_dir,
+            self.tool.path(),
+            self.member.cluster,
+            self.units().join(" and "),
+        );
+        if !self.others.is_empty() {
+            text.push_str(&format!(
+                "Stop etcd.service on every member first, and restore this same file on each: {} too. A member waits for \
+                 the others.\n",
+                self.others.join(", ")
+            ));
+        }
+        text
+    }
+
+    /// Does it. Whoever was killed runs it again.
+    pub async fn run(
+        &self,
+        host: &Host,
+        http: &Http,
+        settings: &Settings,
+        identity: &Identity,
+        tell: &Teller,
+    ) -> Result<Restored, Fault> {
+        let root = &host.root;
+        if !host.is_live() {
+            return Err(CannotRestore::NotLive(root.display(&RootPath::literal("/"))).into());
+        }
+        let told = |holder: &str| {
+            let why = format!("held by {holder}");
+            tell.tell(&Event::TargetAwaited { target: "the lock", why: &why });
+        };
+        // No bootstrap and no renewal starts units meanwhile.
+        let _lock = lock::take(root, "etcd restore", OTHER, told).await?;
+        let record = self.place(host, tell).await?;
+        let ready = self.start(host, tell).await?;
+        root.remove(&RootPath::literal(RECORD))?;
+        let kept = record.kept.map(|name| self.data_dir.join(&name));
+        tell.tell(&Event::StoreRestored { from: &self.file, data_dir: &self.data_dir, kept: kept.as_ref() });
+        let watchers_are_stale = !self.tool.bumps;
+        if ready {
+            self.prove(root, http, settings, identity).await?;
+            if watchers_are_stale && self.serves_api {
+                jobs(host, &WATCHERS, Verb::Restart, START, tell).await?;
+            }
+        }
+        Ok(Restored { kept, ready, watchers_are_stale })
+    }
+
+    /// Puts the new data where the old was, unless an earlier run has.
+    async fn place(&self, host: &Host, tell: &Teller) -> Result<Record, Fault> {
+        let root = &host.root;
+        let earlier = read_record(root)?.filter(|record| self.is_of(record));
+        if let Some(record) = &earlier
+            && is_placed(root, record)?
+        {
+            return Ok(record.clone());
+        }
+        self.make(root).await?;
+        // From here on a start without data is refused, whatever happens.
+        guard::remember(root, &self.data_dir)?;
+        let record = match earlier {
+            Some(record) => record,
+            None => self.begin(root)?,
+        };
+        let units: Vec<&str> = self.units().into_iter().rev().collect();
+        jobs(host, &units, Verb::Stop, STOP, tell).await?;
+        change(root, &record)?;
+        Ok(record)
+    }
+
+    /// Makes the new data, in a directory of its own.
+    async fn make(&self, root: &Root) -> Result<(), Fault> {
+        let work = self.data_dir.join(WORK);
+        root.make_own_dirs(&self.data_dir, Meta::root(0o700))?;
+        root.remove_tree(&work)?;
+        let (needs, free) = (self.sealed.bytes + LOG, root.free_space(&self.data_dir)?);
+        if needs > free {
+            return Err(CannotRestore::NoRoom { path: root.display(&self.data_dir), needs, free }.into());
+        }
+        if let Err(fault) = self.tool.restore(&self.file, work.as_str(), &self.member).await {
+            // Best effort: the next run removes what stays.
+            let _ = root.remove_tree(&work);
+            return Err(fault);
+        }
+        if let Entry::Dir(owner) = root.entry(&self.data_dir, false)? {
+            root.give_tree(&work, owner)?;
+        }
+        Ok(root.flush(&work)?)
+    }
+
+    /// Writes down what is about to happen.
+    fn begin(&self, root: &Root) -> Result<Record, Fault> {
+        let there = root.entry(&self.data_dir.join(DATA), false)? != Entry::Absent;
+        let stamp = clock::text(clock::now()).chars().filter(char::is_ascii_alphanumeric).collect::<String>();
+        let kept = there.then(|| format!("{ASIDE}{stamp}"));
+        let record = Record { sha256: self.sealed.sha256.clone(), data_dir: self.data_dir.clone(), kept };
+        // Plain data cannot fail to serialise.
+        let text = serde_json::to_vec(&record).unwrap_or_default();
+        root.put(&RootPath::literal(RECORD), &text, Meta::SECRET)?;
+        Ok(record)
+    }
+
+    fn is_of(&self, record: &Record) -> bool {
+        record.sha256 == self.sealed.sha256 && record.data_dir == self.data_dir
+    }
+
+    /// Starts what was stopped, and says whether it is ready. A member of several is not, before most of them are.
+    async fn start(&self, host: &Host, tell: &Teller) -> Result<bool, Fault> {
+        let several = !self.others.is_empty();
+        let deadline = if several { START_OF_SEVERAL } else { START };
+        let started = jobs(host, &self.units(), Verb::Start, deadline, tell).await;
+        match started {
+            Ok(()) => Ok(true),
+            Err(SystemdError::JobDeadline { .. }) if several => Ok(false),
+            Err(error) => Err(CannotRestore::NotReady(error.to_string()).into()),
+        }
+    }
+
+    /// Whether the store answers, and the API from it.
+    async fn prove(&self, root: &Root, http: &Http, settings: &Settings, identity: &Identity) -> Result<(), Fault> {
+        let member = Member::of(root, settings, None)?;
+        let not_ready = |error: crate::host::http::HttpError| CannotRestore::NotReady(error.to_string());
+        member.connect(http)?.get("/health").await.map_err(not_ready)?;
+        if self.serves_api {
+            let url = HttpUrl::https(identity.address, settings.cluster.api_port);
+            let ca = client::needed(root, &settings.certs.ca)?;
+            let pair = ClientPair::read(root, &pair_path(settings, ADMIN_CLIENT))?;
+            let server = http.server(&url, &ca, pair.login())?;
+            server.get("/api/v1/namespaces/kube-system").await.map_err(not_ready)?;
+        }
+        Ok(())
+    }
+
+    /// What is started, in that order.
+    fn units(&self) -> Vec<&'static str> {
+        let api_server = self.serves_api.then_some("kube-apiserver.service");
+        std::iter::once("etcd.service").chain(api_server).collect()
+    }
+}
+
+/// The record of a restore that did not come to its end.
+fn read_record(root: &Root) -> Result<Option<Record>, Fault> {
+    let path = RootPath::literal(RECORD);
+    let Some(text) = root.read(&path)? else { return Ok(None) };
+    let bad = |why: serde_json::Error| CannotRestore::BadRecord { path: root.display(&path), why: why.to_string() };
+    Ok(Some(serde_json::from_slice(&text).map_err(bad)?))
+}
+
+/// Whether the new data is where the old was. Where there was none, nothing can have begun any since: the guard's mark
+/// was there before the record.
+fn is_placed(root: &Root, record: &Record) -> Result<bool, Fault> {
+    let is_there = |name: &str| Ok::<_, Fault>(root.entry(&record.data_dir.join(name), false)? != Entry::Absent);
+    Ok(is_there(DATA)? && record.kept.as_deref().is_none_or(|kept| matches!(is_there(kept), Ok(true))))
+}
+
+/// Puts the new data in the place of the old. What was done already is not done again.
+fn change(root: &Root, record: &Record) -> Result<(), Fault> {
+    let (data, work) = (record.data_dir.join(DATA), record.data_dir.join(WORK));
+    if let Some(kept) = record.kept.as_ref().map(|name| record.data_dir.join(name))
+        && root.entry(&kept, false)? == Entry::Absent
+    {
+        root.rename(&data, &kept)?;
+    }
+    root.rename(&work.join(DATA), &data)?;
+    root.remove_tree(&work)?;
+    Ok(())
+}
+
+/// Queues jobs together and waits for them. The first that did not end well is the error.
+async fn jobs(host: &Host, units: &[&str], verb: Verb, deadline: Duration, tell: &Teller) -> Result<(), SystemdError> {
+    let jobs: Vec<(UnitName, Verb)> = units.iter().map(|unit| (UnitName::literal(unit), verb)).collect();
+    let told = |unit: &UnitName, says: &str| tell.tell(&Event::JobWaits { unit, says });
+    let results = host.systemd().await?.run_jobs(&jobs, deadline, told).await;
+    results.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A data directory in some state between the old data and the new.
+    struct Tree {
+        dir: tempfile::TempDir,
+        root: Root,
+        record: Record,
+    }
+
+    impl Tree {
+        fn new(there: &[(&str, &str)], kept: Option<&str>) -> Self {
+            let dir = tempfile::tempdir().expect("a directory");
+            for (name, says) in there {
+                std::fs::create_dir_all(dir.path().join("data").join(name)).expect("directories");
+                std::fs::write(dir.path().join("data").join(name).join("db"), says).expect("data");
+            }
+            let root = Root::open(dir.path()).expect("open it");
+            let (sha256, data_dir) = (Sha256::of(b"x"), RootPath::literal("/data"));
+            Self { dir, root, record: Record { sha256, data_dir, kept: kept.map(str::to_owned) } }
+        }
+
+        fn says(&self, name: &str) -> Option<String> {
+            std::fs::read_to_string(self.dir.path().join("data").join(name).join("db")).ok()
+        }
+    }
+
+    #[test]
+    fn wherever_it_was_killed_the_end_is_the_same() {
+        let (old, new, aside) = (("member", "old"), (".nodeagent-restore/member", "new"), "member-before-X");
+        for (state, there, kept) in [
+            ("before the first rename", &[old, new][..], Some(aside)),
+            ("between the two", &[(aside, "old"), new], Some(aside)),
+            ("nothing was there", &[new], None),
+        ] {
+            let tree = Tree::new(there, kept);
+            assert!(!is_placed(&tree.root, &tree.record).expect("a look"), "{state}");
+            change(&tree.root, &tree.record).unwrap_or_else(|fault| panic!("{state}: {fault}"));
+            assert!(is_placed(&tree.root, &tree.record).expect("a look"), "{state}");
+            assert_eq!(tree.says("member").as_deref(), Some("new"), "{state}");
+            assert_eq!(tree.says(aside), kept.map(|_| "old".to_owned()), "{state}");
+            let left = tree.root.list(&RootPath::literal("/data")).expect("a list");
+            assert_eq!(left.len(), 1 + usize::from(kept.is_some()), "{state}: {left:?}");
+        }
+        // After the second: etcd may have written since, and nothing is changed again.
+        let tree = Tree::new(&[("member", "new"), (aside, "old")], Some(aside));
+        assert!(is_placed(&tree.root, &tree.record).expect("a look"));
+    }
+
+    #[test]
+    fn a_record_is_read_back_and_what_is_none_is_not_taken_for_one() {
+        let tree = Tree::new(&[], Some("member-before-X"));
+        assert_eq!(read_record(&tree.root).expect("none"), None);
+        let path = RootPath::literal(RECORD);
+        tree.root.make_own_dirs(&path.parent(), Meta::root(0o700)).expect("a directory");
+        tree.root.put(&path, &serde_json::to_vec(&tree.record).expect("text"), Meta::SECRET).expect("written");
+        assert_eq!(read_record(&tree.root).expect("one").as_ref(), Some(&tree.record));
+        tree.root.put(&path, b"{\"sha256\":", Meta::SECRET).expect("written");
+        let error = read_record(&tree.root).expect_err("cut off").to_string();
+        assert!(error.contains("it is no record of a restore"), "{error}");
+    }
+}
