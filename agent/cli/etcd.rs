@@ -11,7 +11,7 @@ use super::{Exit, Global};
 use crate::config::values::{HttpUrl, RootPath};
 use crate::engine::fault::{Class, Explain, Fault};
 use crate::etcd::member::Member;
-use crate::etcd::restore::{Restore, Restored};
+use crate::etcd::restore::{InitialCluster, Restore, Restored};
 use crate::etcd::shelf::{Kept, Shelf};
 use crate::etcd::{guard, snapshot};
 use crate::host::http::Http;
@@ -68,6 +68,9 @@ struct SnapshotsArgs {
 struct RestoreArgs {
     /// The snapshot
     file: PathBuf,
+    /// Every member and its URL among peers, where they are in DNS (etcd.discovery)
+    #[arg(long, value_name = "NAME=URL,…")]
+    initial_cluster: Option<InitialCluster>,
     /// Do it; without this it is only shown what would be done
     #[arg(long)]
     yes: bool,
@@ -141,7 +144,8 @@ fn line(kept: &Kept) -> String {
 
 async fn restore(args: RestoreArgs, global: &Global, host: &Host, tell: &Teller) -> Result<Exit, Fault> {
     let Node { settings, identity, .. } = node::now(global, host)?;
-    let restore = Restore::plan(&host.root, &settings, &identity, &absolute(&args.file)?).await?;
+    let file = absolute(&args.file)?;
+    let restore = Restore::plan(host, &settings, &identity, &file, args.initial_cluster.as_ref()).await?;
     match global.output {
         Format::Json => output::json(&restore.shown()),
         Format::Text => output::print(&restore.text()),

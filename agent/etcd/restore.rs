@@ -5,6 +5,7 @@
 //! the time. A record says, from before the first rename until the member was started, which snapshot goes where: whoever
 //! runs the command again after it was killed comes to the same end, and never restores twice.
 
+use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -15,7 +16,7 @@ use super::{guard, member::Member};
 use crate::certs::client::{self, ClientPair};
 use crate::certs::{ADMIN_CLIENT, pair_path};
 use crate::config::settings::{Role, Settings};
-use crate::config::values::{HttpUrl, RootPath, Sha256, UnitName};
+use crate::config::values::{BadValue, HttpUrl, NodeName, RootPath, Sha256, UnitName};
 use crate::engine::change::{Meta, Verb};
 use crate::engine::fault::{Class, Explain, Fault};
 use crate::host::http::Http;
@@ -72,6 +73,26 @@ pub struct Restore {
     serves_api: bool,
 }
 
+/// Every member's name and URL among peers, as etcd's flag of that name has them: `NAME=URL,…`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InitialCluster(Vec<(String, String)>);
+
+impl FromStr for InitialCluster {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let member = |part: &str| {
+            let (name, url) = part.split_once('=').ok_or_else(|| format!("{part:?} is not NAME=URL"))?;
+            let name: NodeName = name.parse().map_err(|error: BadValue| error.to_string())?;
+            let url: HttpUrl = url.parse().map_err(|error: BadValue| error.to_string())?;
+            if !url.is_https() {
+                return Err(format!("{url} must start with https://: members speak TLS"));
+            }
+            Ok((name.to_string(), url.to_string()))
+        };
+        text.split(',').map(member).collect::<Result<_, _>>().map(Self)
+    }
+}
+
 /// What a program sees of it.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -119,6 +140,10 @@ enum CannotRestore {
     NoRoom { path: String, needs: u64, free: u64 },
     #[error("{path}: it is no record of a restore: {why}")]
     BadRecord { path: String, why: String },
+    #[error("restore a snapshot: the members are in DNS (etcd.discovery: {0}), which a restore does not ask")]
+    InDns(String),
+    #[error("--initial-cluster: this member, {0}, is not among those that are named")]
+    NotAmong(String),
     #[error("the snapshot is in place, and the member is not ready: {0}")]
     NotReady(String),
 }
@@ -126,7 +151,7 @@ enum CannotRestore {
 impl Explain for CannotRestore {
     fn class(&self) -> Class {
         match self {
-            Self::NoMember | Self::NotLive(_) => Class::Usage,
+            Self::NoMember | Self::NotLive(_) | Self::InDns(_) | Self::NotAmong(_) => Class::Usage,
             _ => Class::Failed,
         }
     }
@@ -135,6 +160,9 @@ impl Explain for CannotRestore {
         Some(match self {
             Self::NoMember => "run it on each member (nodes of role etcd, or controllers with etcd.member)".to_owned(),
             Self::NotLive(_) => "run it on the member itself".to_owned(),
+            Self::InDns(_) | Self::NotAmong(_) => "name every member, the same on each: --initial-cluster \
+                                                   etcd-1=https://etcd-1.DOMAIN:2380,…"
+                .to_owned(),
             Self::NoRoom { .. } => format!("free some space there; data of earlier restores is in {ASIDE}…"),
             Self::BadRecord { path, .. } => format!("look into the data directory, then remove {path}"),
             Self::NotReady(_) => {
@@ -146,12 +174,31 @@ impl Explain for CannotRestore {
 
 impl Restore {
     /// Reads and judges the snapshot, and finds out what would be done. Touches nothing.
-    pub async fn plan(root: &Root, settings: &Settings, identity: &Identity, file: &RootPath) -> Result<Self, Fault> {
+    pub async fn plan(
+        host: &Host,
+        settings: &Settings,
+        identity: &Identity,
+        file: &RootPath,
+        initial_cluster: Option<&InitialCluster>,
+    ) -> Result<Self, Fault> {
+        let root = &host.root;
         if !settings.etcd.member {
             return Err(CannotRestore::NoMember.into());
         }
         let sealed = seal::verify(root, file)?;
-        let (cluster, peer_url) = units::etcd_peers(settings, identity);
+        if !host.is_live() {
+            return Err(CannotRestore::NotLive(root.display(&RootPath::literal("/"))).into());
+        }
+        let (listed, peer_url) = units::etcd_peers(settings, identity);
+        let own = identity.name.as_str();
+        let cluster = match (initial_cluster, &settings.etcd.discovery) {
+            (Some(InitialCluster(named)), _) if !named.iter().any(|(name, _)| name == own) => {
+                return Err(CannotRestore::NotAmong(own.to_owned()).into());
+            }
+            (Some(InitialCluster(named)), _) => named.clone(),
+            (None, Some(domain)) => return Err(CannotRestore::InDns(domain.to_string()).into()),
+            (None, None) => listed,
+        };
         let member = Membership {
             name: identity.name.to_string(),
             peer_url,
@@ -225,9 +272,6 @@ impl Restore {
         tell: &Teller,
     ) -> Result<Restored, Fault> {
         let root = &host.root;
-        if !host.is_live() {
-            return Err(CannotRestore::NotLive(root.display(&RootPath::literal("/"))).into());
-        }
         let told = |holder: &str| {
             let why = format!("held by {holder}");
             tell.tell(&Event::TargetAwaited { target: "the lock", why: &why });
@@ -425,6 +469,23 @@ mod tests {
         // After the second: etcd may have written since, and nothing is changed again.
         let tree = Tree::new(&[("member", "new"), (aside, "old")], Some(aside));
         assert!(is_placed(&tree.root, &tree.record).expect("a look"));
+    }
+
+    #[test]
+    fn members_are_named_as_etcd_takes_them() {
+        let two = "a=https://a.example.com:2380,b=https://10.0.0.2:2380".parse::<InitialCluster>().expect("two");
+        assert_eq!(two.0.len(), 2);
+        for (text, why) in [
+            ("", "is not NAME=URL"),
+            ("a", "is not NAME=URL"),
+            ("a=https://a:2380,", "is not NAME=URL"),
+            ("a=http://a:2380", "must start with https://"),
+            ("A_B=https://a:2380", "A_B"),
+            ("a=a:2380", "a:2380"),
+        ] {
+            let error = text.parse::<InitialCluster>().expect_err(text);
+            assert!(error.contains(why), "{text}: {error}");
+        }
     }
 
     #[test]

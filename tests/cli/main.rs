@@ -11,6 +11,7 @@ mod config;
 mod docs;
 mod download;
 mod etcd;
+mod etcd_snapshots;
 mod faulty;
 mod free_port;
 mod golden;

@@ -13,6 +13,7 @@ mod cluster_skew;
 mod csr;
 mod drill;
 mod etcd;
+mod etcd_discovery;
 mod etcd_snapshots;
 mod ha;
 mod harness;

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::config::values::{Every, HttpUrl, Keep, NodeName, RootPath};
+use crate::config::values::{DnsDomain, Every, HttpUrl, Keep, NodeName, RootPath};
 
 /// The cluster's store.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -19,7 +19,10 @@ pub(in crate::config) struct Etcd {
     #[serde(default)]
     #[schemars(extend("propertyNames" = { "format": "node-name" }))]
     pub members: BTreeMap<NodeName, IpAddr>,
-    /// Where the API server reaches the store. Default: port 2379 of each member.
+    /// The DNS domain whose SRV records (`_etcd-server-ssl._tcp.DOMAIN`) list the members. Not together with `members`.
+    pub discovery: Option<DnsDomain>,
+    /// Where the API server reaches the store. Default: port 2379 of each member; with `discovery`, of each that the
+    /// inventory has.
     pub endpoints: Option<Vec<HttpUrl>>,
     /// Whether the member joins a cluster that is there already. Default: false.
     #[serde(default)]

@@ -17,6 +17,11 @@ impl Resolver<'_> {
         };
         let etcd_nodes = of_role(Role::Etcd);
         let apart = !etcd_nodes.is_empty();
+        if let Some(domain) = etcd.discovery.as_ref().filter(|_| !etcd.members.is_empty()) {
+            let message =
+                format!("{domain} and etcd.members exclude each other: the members are in DNS, or they are listed");
+            self.refuse("etcd.discovery", message);
+        }
         let members = match (etcd.members.is_empty(), apart) {
             (false, _) => etcd.members,
             (true, true) => etcd_nodes,
@@ -39,6 +44,7 @@ impl Resolver<'_> {
             (_, given) => given.unwrap_or(default),
         };
         if let NameChoice::Pinned(own) = own
+            && etcd.discovery.is_none()
             && member
             && !members.is_empty()
             && !members.contains_key(own)
@@ -47,17 +53,21 @@ impl Resolver<'_> {
             let names = names.into_iter().collect::<Vec<_>>().join(", ");
             self.refuse("etcd.members", format!("a member runs on this node, {own}, which is not among them: {names}"));
         }
-        if etcd.join && members.len() < 2 {
+        if etcd.join && members.len() < 2 && etcd.discovery.is_none() {
             self.refuse("etcd.join", "there is no other member to join: list all of them in etcd.members");
         }
-        let endpoints = self.endpoints(etcd.endpoints, &members, member);
+        // What a list says by default, of controllers that have members, holds of members in DNS only where one runs here.
+        let known = if etcd.discovery.is_none() || apart || member { members.clone() } else { BTreeMap::new() };
+        let endpoints = self.endpoints(etcd.endpoints, &known, member);
+        // Where the API server reaches them is one thing; as whom they know each other only DNS says.
+        let members = if etcd.discovery.is_some() { BTreeMap::new() } else { members };
         let data_dir = if member {
             self.or_default("etcd.dataDir", etcd.data_dir, RootPath::literal(defaults::ETCD_DATA))
         } else {
             etcd.data_dir.unwrap_or_else(|| RootPath::literal(defaults::ETCD_DATA))
         };
         let snapshots = self.snapshots(etcd.snapshots, member, &data_dir);
-        EtcdSettings { member, members, endpoints, join: etcd.join, data_dir, snapshots }
+        EtcdSettings { member, members, discovery: etcd.discovery, endpoints, join: etcd.join, data_dir, snapshots }
     }
 
     /// Where the API server reaches the store.
@@ -89,6 +99,7 @@ impl Resolver<'_> {
         }
         default
     }
+
     /// How snapshots are taken, where a member runs.
     fn snapshots(&mut self, given: Snapshots, member: bool, data_dir: &RootPath) -> SnapshotSettings {
         const DIR: &str = "etcd.snapshots.dir";

@@ -18,7 +18,13 @@ pub fn component(node: &Node<'_>) -> Component {
     let ca = &node.settings.certs.etcd.ca;
     let name = &node.identity.name;
     let (members, peers) = peers(node.settings, node.identity);
-    let members: Vec<String> = members.iter().map(|(name, url)| format!("{name}={url}")).collect();
+    let cluster = match &etcd.discovery {
+        Some(domain) => format!("--discovery-srv={domain}"),
+        None => {
+            let members: Vec<String> = members.iter().map(|(name, url)| format!("{name}={url}")).collect();
+            format!("--initial-cluster={}", members.join(","))
+        }
+    };
     let clients = url(own, CLIENTS);
     Component {
         unit_file: include_str!("../../../units/etcd.service"),
@@ -30,7 +36,7 @@ pub fn component(node: &Node<'_>) -> Component {
             format!("--advertise-client-urls={clients}"),
             format!("--listen-peer-urls={peers}"),
             format!("--initial-advertise-peer-urls={peers}"),
-            format!("--initial-cluster={}", members.join(",")),
+            cluster,
             format!("--initial-cluster-state={}", if etcd.join { "existing" } else { "new" }),
             format!("--initial-cluster-token={}", node.settings.cluster.name),
             format!("--cert-file={server}"),
@@ -48,7 +54,7 @@ pub fn component(node: &Node<'_>) -> Component {
     }
 }
 
-/// Where members reach each other: every member's name and URL, and this one's URL.
+/// Where members reach each other: every member's name and URL, as far as they are listed, and this one's URL.
 pub fn peers(settings: &Settings, identity: &Identity) -> (Vec<(String, String)>, String) {
     let own = url(identity.address, PEERS);
     let of = |address: &IpAddr| url(*address, PEERS);
