@@ -161,7 +161,7 @@ async fn dispatch(command: Command, global: &Global, tell: &Teller) -> Result<Ex
         Command::Rollback(args) => rollback::run(args, global, tell).await,
         Command::Uninstall(args) => rollback::uninstall(args, global, tell).await,
         Command::Images(args) => images::run(args, global, tell).await,
-        Command::Cluster(args) => cluster::run(args, global, tell).await,
+        Command::Cluster(args) => Box::pin(cluster::run(args, global, tell)).await,
         Command::Routes(args) => routes::run(args, global, tell).await,
         Command::Etcd(args) => etcd::run(args, global, tell).await,
         Command::CloudConfig(args) => cloud_config::run(args, global),

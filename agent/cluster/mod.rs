@@ -16,6 +16,7 @@ mod apply;
 mod approver;
 mod basis;
 mod complete;
+mod core_dns;
 mod election;
 mod judge;
 mod memo;

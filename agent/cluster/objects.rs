@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 
 use crate::config::settings::Settings;
 
-const RBAC: &str = "rbac.authorization.k8s.io";
+/// The API group of rights.
+pub const RBAC: &str = "rbac.authorization.k8s.io";
 
 /// The objects, in the order in which they are applied.
 ///

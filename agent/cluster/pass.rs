@@ -10,6 +10,7 @@ use tokio::time::sleep;
 use super::api::Api;
 use super::apply::{Applied, Applier, ApplyError, shown};
 use super::basis::Basis;
+use super::core_dns;
 use super::memo::Memo;
 use super::objects::objects;
 use super::tokens;
@@ -55,7 +56,8 @@ impl<'a> Pass<'a> {
     pub async fn always(&mut self) -> Result<Infallible, HttpError> {
         loop {
             let mut applier = Applier::new(self.api);
-            for object in objects(&self.basis.settings, &self.basis.ca) {
+            let settings = &self.basis.settings;
+            for object in objects(settings, &self.basis.ca).into_iter().chain(core_dns::objects(settings)) {
                 self.apply(&mut applier, &object, &shown(&object), false).await?;
             }
             self.tokens(&mut applier).await?;

@@ -170,7 +170,8 @@ impl Cluster {
             here,
         );
         let mut cluster = Map::new();
-        for key in ["name", "apiServer", "podCIDR", "serviceCIDR", "network"] {
+        let of_controllers = (role == Role::Controller).then_some("coreDNS");
+        for key in ["name", "apiServer", "podCIDR", "serviceCIDR", "network"].into_iter().chain(of_controllers) {
             cluster.extend(self.entry(&[key]).map(|entry| (key.to_owned(), entry.clone())));
         }
         cluster.insert("nodes".to_owned(), self.inventory(pods));

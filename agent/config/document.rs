@@ -14,7 +14,8 @@ pub(super) use self::kubernetes::{Artifact, Download, Image, Kubernetes, Lock};
 pub(super) use self::pki::{Authority, Cfssl, ExtraCertificate, KubernetesSigner, Local, Pki, Signer};
 use super::settings::{PodNetwork, Role};
 use super::values::{
-    Cidr, DnsDomain, HttpUrl, InterfaceName, LabelKey, LabelValue, Limit, NodeName, Port, SysctlKey, UnitName,
+    Cidr, DnsDomain, HttpUrl, ImageName, InterfaceName, LabelKey, LabelValue, Limit, NodeName, Port, SysctlKey,
+    UnitName,
 };
 
 mod etcd;
@@ -129,6 +130,17 @@ pub(super) struct Cluster {
     pub dns: Option<IpAddr>,
     /// The cluster's DNS domain. Default: cluster.local.
     pub domain: Option<DnsDomain>,
+    /// On controllers: have `CoreDNS` run in the cluster as its DNS service. Default: you bring one yourself.
+    #[serde(rename = "coreDNS")]
+    pub core_dns: Option<CoreDns>,
+}
+
+/// `CoreDNS` in the cluster.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct CoreDns {
+    /// Its image, such as registry.k8s.io/coredns/coredns:v1.12.1.
+    pub image: ImageName,
 }
 
 /// A machine of the cluster.

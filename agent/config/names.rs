@@ -7,7 +7,7 @@ use std::str::FromStr;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use super::values::{BadValue, DnsDomain, checked_string, refuse};
+use super::values::{BadValue, DnsDomain, Sha256, checked_string, refuse};
 
 checked_string! {
     /// A label's key, with or without a prefix: `example.com/rack`. Of Kubernetes' own only those that a kubelet may set.
@@ -20,6 +20,10 @@ checked_string! {
 checked_string! {
     /// What a certificate's subject says as its common name or its organization: a user or a group to Kubernetes.
     CommonName, "common-name", common_name
+}
+checked_string! {
+    /// A container image by its full name with a tag, a digest or both: `registry.example/coredns:v1.12.1`.
+    ImageName, "image-name", image_name
 }
 checked_string! {
     /// The name of a pair: its file's, without `.pem`.
@@ -110,9 +114,71 @@ fn cert_name(text: &str) -> Result<String, BadValue> {
     }
 }
 
+/// github.com/distribution/reference, and stricter: with a registry, and never "whatever is the latest".
+fn image_name(text: &str) -> Result<String, BadValue> {
+    let bad = |why: &str| Err(refuse(text, "a container image's name", why));
+    let (name, digest) = text.split_once('@').map_or((text, None), |(name, digest)| (name, Some(digest)));
+    if digest.is_some_and(|digest| digest.strip_prefix("sha256:").is_none_or(|hex| hex.parse::<Sha256>().is_err())) {
+        return bad("behind the @ stands sha256: and 64 hexadecimal digits");
+    }
+    let (path, tag) = match name.rsplit_once(':') {
+        Some((path, tag)) if !tag.contains('/') => (path, Some(tag)),
+        _ => (name, None),
+    };
+    let in_tag = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+    if tag
+        .is_some_and(|tag| tag.is_empty() || tag.len() > 128 || tag.starts_with(['.', '-']) || !tag.chars().all(in_tag))
+    {
+        return bad("its tag must be letters, digits, '_', '.' and '-', at most 128");
+    }
+    if tag.is_none() && digest.is_none() {
+        return bad("it has neither a tag nor a digest: what runs must not change by itself");
+    }
+    let Some((registry, path)) = path.split_once('/').filter(|(registry, _)| registry.contains(['.', ':'])) else {
+        return bad("it begins with the registry: registry.k8s.io/coredns/coredns:v1.12.1");
+    };
+    let in_registry = |c: char| c.is_ascii_alphanumeric() || "-.:[]".contains(c);
+    let in_path = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-".contains(c);
+    let is_part = |part: &str| {
+        part.chars().all(in_path) && part.starts_with(char::is_alphanumeric) && part.ends_with(char::is_alphanumeric)
+    };
+    if !registry.chars().all(in_registry) || !path.split('/').all(is_part) || text.len() > 255 {
+        return bad(
+            "the registry is a host, and what follows it lower-case letters, digits, '.', '_' and '-' between slashes",
+        );
+    }
+    Ok(text.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn images() {
+        let digest = format!("registry.example/a@sha256:{}", "ab".repeat(32));
+        for good in
+            ["registry.k8s.io/coredns/coredns:v1.12.1", "10.10.30.1:5000/dns:1", "lab.example/coredns:1", &digest]
+        {
+            assert_eq!(good.parse::<ImageName>().map(String::from), Ok(good.to_owned()));
+        }
+        let table = [
+            ("coredns:1", "begins with the registry"),
+            ("library/coredns:1", "begins with the registry"),
+            ("registry.example/coredns", "neither a tag nor a digest"),
+            ("registry.example:5000/coredns", "neither a tag nor a digest"),
+            ("registry.example/coredns:", "its tag"),
+            ("registry.example/coredns:a b", "its tag"),
+            ("registry.example/CoreDNS:1", "lower-case"),
+            ("registry.example/../x:1", "lower-case"),
+            ("registry.example//x:1", "lower-case"),
+            ("registry.example/x@sha256:12", "64 hexadecimal digits"),
+        ];
+        for (bad, why) in table {
+            let error = bad.parse::<ImageName>().expect_err(bad).to_string();
+            assert!(error.contains(why), "{bad}: {error}");
+        }
+    }
 
     #[test]
     fn labels() {

@@ -16,8 +16,8 @@ pub use self::install::{
     ArtifactSettings, DownloadSettings, Form, ImageSettings, InstallSettings, LockSettings, Proxy, Vouch,
 };
 use super::values::{
-    Cidr, DnsDomain, HttpUrl, InterfaceName, LabelKey, LabelValue, Limit, ModuleName, NodeName, Sha256, SysctlKey,
-    UnitName,
+    Cidr, DnsDomain, HttpUrl, ImageName, InterfaceName, LabelKey, LabelValue, Limit, ModuleName, NodeName, Sha256,
+    SysctlKey, UnitName,
 };
 
 /// Where a value came from.
@@ -208,6 +208,8 @@ pub struct ClusterSettings {
     pub dns: IpAddr,
     /// The cluster's DNS domain.
     pub domain: String,
+    /// The image of the `CoreDNS` that controllers have run as the cluster's DNS service, if they do.
+    pub core_dns: Option<ImageName>,
 }
 
 /// A machine of the inventory.

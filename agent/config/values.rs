@@ -11,7 +11,7 @@ use std::str::FromStr;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-pub use super::names::{CertName, CommonName, LabelKey, LabelValue};
+pub use super::names::{CertName, CommonName, ImageName, LabelKey, LabelValue};
 pub use super::proxy::ProxyUrl;
 pub use super::quantities::{Every, Keep, Parallel, Port, Rate, Span};
 
@@ -680,6 +680,7 @@ pub fn check_format(format: &str, text: &str) -> Result<(), BadValue> {
         "cidr" => check::<Cidr>(text),
         "artifact-version" => check::<ArtifactVersion>(text),
         "dns-domain" => check::<DnsDomain>(text),
+        "image-name" => check::<ImageName>(text),
         "label-key" => check::<LabelKey>(text),
         "label-value" => check::<LabelValue>(text),
         "common-name" => check::<CommonName>(text),

@@ -15,6 +15,7 @@ use super::fault::{Class, Explain, Fault};
 use super::id::{Id, Step};
 use super::plan::{Plan, skipped};
 use super::resource::{CannotTell, Diff, Planned, Thing};
+use super::settle;
 use crate::config::values::UnitName;
 use crate::host::Host;
 use crate::host::peers::Peers;
@@ -93,7 +94,7 @@ pub async fn apply(plan: &Plan, host: &Host, hand: &mut Hand<'_>, peers: &Peers)
         // Certificates are requested beside the downloads: a stage is a step and those whose obtaining may overlap it.
         let overlapping = steps.iter().skip(1).take_while(|(step, _)| overlaps(*first, *step)).count();
         let (stage, rest) = steps.split_at(1 + overlapping);
-        Stage::new(stage, host, &mut outcome).run(hand, peers, &mut outcome).await;
+        Stage::new(stage, plan, host, &mut outcome).run(hand, peers, &mut outcome).await;
         steps = rest;
         if !outcome.is_done() {
             break;
@@ -129,11 +130,12 @@ enum State {
 
 struct Stage<'p, 'h> {
     items: Vec<Item<'p>>,
+    plan: &'p Plan,
     host: &'h Host,
 }
 
 impl<'p, 'h> Stage<'p, 'h> {
-    fn new(steps: &'p [(Step, Vec<Planned>)], host: &'h Host, outcome: &mut Outcome) -> Self {
+    fn new(steps: &'p [(Step, Vec<Planned>)], plan: &'p Plan, host: &'h Host, outcome: &mut Outcome) -> Self {
         let mut items = Vec::new();
         for (step, planned) in steps.iter().flat_map(|(step, all)| all.iter().map(move |p| (*step, p))) {
             if skipped(planned.what.as_ref(), host).is_some() {
@@ -142,7 +144,7 @@ impl<'p, 'h> Stage<'p, 'h> {
                 items.push(Item { step, planned, state: State::Waiting, started: Instant::now() });
             }
         }
-        Self { items, host }
+        Self { items, plan, host }
     }
 
     async fn run(mut self, hand: &mut Hand<'_>, peers: &Peers, outcome: &mut Outcome) {
@@ -256,6 +258,10 @@ impl<'p, 'h> Stage<'p, 'h> {
                 Ok(queued) if queued.is_empty() => self.succeed(at, hand, outcome),
                 Ok(queued) => jobs.extend(queued.into_iter().map(|(unit, verb)| (at, unit, verb))),
             }
+        }
+        if jobs.iter().any(|(.., verb)| *verb == Verb::Start) {
+            // What fails is still owed: it is tried again, and told, when debts are settled.
+            let _ = settle::pay_for_others(hand, self.plan).await;
         }
         self.run_jobs(jobs, hand, outcome).await;
         if !moved {

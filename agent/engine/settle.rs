@@ -29,6 +29,29 @@ pub fn owed(host: &Host) -> Result<Vec<Debt>, Fault> {
 ///
 /// Restarts in `forbidden` stay owed and are returned.
 pub async fn pay(hand: &mut Hand<'_>, forbidden: &BTreeSet<UnitName>) -> Result<Vec<Debt>, Fault> {
+    pay_of(hand, forbidden, |_| true).await
+}
+
+/// Pays the restarts of units that are not the plan's own, such as the container runtime's: what the plan is about to
+/// start finds them as they will stay. The plan's own units are restarted once, at the end.
+pub async fn pay_for_others(hand: &mut Hand<'_>, plan: &Plan) -> Result<(), Fault> {
+    let of_units = plan.resources().filter(|(step, _)| *step == Step::Units);
+    let own: BTreeSet<UnitName> = of_units.flat_map(|(_, planned)| &planned.owes).filter_map(restarted).collect();
+    pay_of(hand, &plan.no_restart, |unit| !own.contains(unit)).await.map(drop)
+}
+
+fn restarted(debt: &Debt) -> Option<UnitName> {
+    match debt {
+        Debt::Restart(unit) => Some(unit.clone()),
+        Debt::DaemonReload => None,
+    }
+}
+
+async fn pay_of(
+    hand: &mut Hand<'_>,
+    forbidden: &BTreeSet<UnitName>,
+    now: impl Fn(&UnitName) -> bool,
+) -> Result<Vec<Debt>, Fault> {
     if !hand.host.is_live() {
         return Ok(Vec::new());
     }
@@ -36,7 +59,8 @@ pub async fn pay(hand: &mut Hand<'_>, forbidden: &BTreeSet<UnitName>) -> Result<
     let mut left = Vec::new();
     let mut due = Vec::new();
     for (debt, seq) in history::debts(hand.records(), &hand.boot) {
-        let Debt::Restart(unit) = &debt else { continue };
+        let Some(unit) = restarted(&debt).filter(&now) else { continue };
+        let unit = &unit;
         let sight = hand.host.systemd().await?.unit(unit).await?;
         if !owes_still(sight.as_ref(), unit, seq, hand.records()) {
             hand.forgive(debt)?;
@@ -46,13 +70,8 @@ pub async fn pay(hand: &mut Hand<'_>, forbidden: &BTreeSet<UnitName>) -> Result<
             due.push((Id::new(Step::Units, unit), debt));
         }
     }
-    let restarts: Vec<(By<'_>, UnitName, Verb)> = due
-        .iter()
-        .filter_map(|(id, debt)| match debt {
-            Debt::Restart(unit) => Some((By { id, owes: &[] }, unit.clone(), Verb::Restart)),
-            Debt::DaemonReload => None,
-        })
-        .collect();
+    let restarts: Vec<(By<'_>, UnitName, Verb)> =
+        due.iter().filter_map(|(id, debt)| Some((By { id, owes: &[] }, restarted(debt)?, Verb::Restart))).collect();
     let results = hand.run_jobs(&restarts).await?;
     let mut failed = None;
     for ((_, debt), result) in due.iter().zip(results) {

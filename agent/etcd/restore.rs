@@ -5,11 +5,17 @@
 //! the time. A record says, from before the first rename until the member was started, which snapshot goes where: whoever
 //! runs the command again after it was killed comes to the same end, and never restores twice.
 
+mod cannot;
+mod record;
+
+use std::fmt::Write as _;
 use std::str::FromStr;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
+use self::cannot::CannotRestore;
+use self::record::{ASIDE, Record, WORK};
 use super::seal::{self, Sealed};
 use super::tool::{Membership, Tool};
 use super::{guard, member::Member};
@@ -18,26 +24,16 @@ use crate::certs::{ADMIN_CLIENT, pair_path};
 use crate::config::settings::{Role, Settings};
 use crate::config::values::{BadValue, HttpUrl, NodeName, RootPath, Sha256, UnitName};
 use crate::engine::change::{Meta, Verb};
-use crate::engine::fault::{Class, Explain, Fault};
+use crate::engine::fault::Fault;
+use crate::host::Host;
 use crate::host::http::Http;
 use crate::host::lock;
 use crate::host::root::Root;
 use crate::host::seen::Entry;
 use crate::host::systemd::SystemdError;
-use crate::host::{Host, clock};
 use crate::identity::Identity;
 use crate::journal::{Event, Teller, size};
 use crate::units;
-
-/// Says that a restore is under way.
-const RECORD: &str = "/var/lib/nodeagent/etcd-restore";
-
-/// In the data directory: where new data is made, and what etcd's own is called.
-const WORK: &str = ".nodeagent-restore";
-const DATA: &str = "member";
-
-/// What stands before the time in the name of the data that was there.
-const ASIDE: &str = "member-before-";
 
 /// What a member has besides its store: two segments of its log, of 64 MB each (etcd's `wal.SegmentSizeBytes`).
 const LOG: u64 = 2 * (64 << 20);
@@ -118,58 +114,6 @@ pub struct Restored {
     pub ready: bool,
     /// Whether what watches the API must be started anew by a person, on all nodes.
     pub watchers_are_stale: bool,
-}
-
-/// On the disk while a restore is under way.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Record {
-    sha256: Sha256,
-    data_dir: RootPath,
-    /// The name, in the data directory, of the data that was there.
-    kept: Option<String>,
-}
-
-/// It cannot be done here.
-#[derive(Debug, thiserror::Error)]
-enum CannotRestore {
-    #[error("restore a snapshot: no member of etcd runs on this node")]
-    NoMember,
-    #[error("restore a snapshot below {0}: units are stopped and started, which is for the running machine alone")]
-    NotLive(String),
-    #[error("{path}: No space left on device: {} are to be written, {} are free", size(*needs), size(*free))]
-    NoRoom { path: String, needs: u64, free: u64 },
-    #[error("{path}: it is no record of a restore: {why}")]
-    BadRecord { path: String, why: String },
-    #[error("restore a snapshot: the members are in DNS (etcd.discovery: {0}), which a restore does not ask")]
-    InDns(String),
-    #[error("--initial-cluster: this member, {0}, is not among those that are named")]
-    NotAmong(String),
-    #[error("the snapshot is in place, and the member is not ready: {0}")]
-    NotReady(String),
-}
-
-impl Explain for CannotRestore {
-    fn class(&self) -> Class {
-        match self {
-            Self::NoMember | Self::NotLive(_) | Self::InDns(_) | Self::NotAmong(_) => Class::Usage,
-            _ => Class::Failed,
-        }
-    }
-
-    fn advice(&self) -> Option<String> {
-        Some(match self {
-            Self::NoMember => "run it on each member (nodes of role etcd, or controllers with etcd.member)".to_owned(),
-            Self::NotLive(_) => "run it on the member itself".to_owned(),
-            Self::InDns(_) | Self::NotAmong(_) => "name every member, the same on each: --initial-cluster \
-                                                   etcd-1=https://etcd-1.DOMAIN:2380,…"
-                .to_owned(),
-            Self::NoRoom { .. } => format!("free some space there; data of earlier restores is in {ASIDE}…"),
-            Self::BadRecord { path, .. } => format!("look into the data directory, then remove {path}"),
-            Self::NotReady(_) => {
-                "see `systemctl status etcd kube-apiserver`; run the same again when the cause is mended".to_owned()
-            }
-        })
-    }
 }
 
 impl Restore {
@@ -253,11 +197,13 @@ impl Restore {
             self.units().join(" and "),
         );
         if !self.others.is_empty() {
-            text.push_str(&format!(
+            // Writing to a String cannot fail.
+            let _ = writeln!(
+                text,
                 "Stop etcd.service on every member first, and restore this same file on each: {} too. A member waits for \
-                 the others.\n",
+                 the others.",
                 self.others.join(", ")
-            ));
+            );
         }
         text
     }
@@ -280,7 +226,7 @@ impl Restore {
         let _lock = lock::take(root, "etcd restore", OTHER, told).await?;
         let record = self.place(host, tell).await?;
         let ready = self.start(host, tell).await?;
-        root.remove(&RootPath::literal(RECORD))?;
+        Record::end(root)?;
         let kept = record.kept.map(|name| self.data_dir.join(&name));
         tell.tell(&Event::StoreRestored { from: &self.file, data_dir: &self.data_dir, kept: kept.as_ref() });
         let watchers_are_stale = !self.tool.bumps;
@@ -296,9 +242,10 @@ impl Restore {
     /// Puts the new data where the old was, unless an earlier run has.
     async fn place(&self, host: &Host, tell: &Teller) -> Result<Record, Fault> {
         let root = &host.root;
-        let earlier = read_record(root)?.filter(|record| self.is_of(record));
+        let is_same = |record: &Record| record.is_of(&self.sealed.sha256, &self.data_dir);
+        let earlier = Record::read(root)?.filter(is_same);
         if let Some(record) = &earlier
-            && is_placed(root, record)?
+            && record.is_placed(root)?
         {
             return Ok(record.clone());
         }
@@ -307,11 +254,11 @@ impl Restore {
         guard::remember(root, &self.data_dir)?;
         let record = match earlier {
             Some(record) => record,
-            None => self.begin(root)?,
+            None => Record::begin(root, &self.sealed.sha256, &self.data_dir)?,
         };
         let units: Vec<&str> = self.units().into_iter().rev().collect();
         jobs(host, &units, Verb::Stop, STOP, tell).await?;
-        change(root, &record)?;
+        record.change(root)?;
         Ok(record)
     }
 
@@ -333,22 +280,6 @@ impl Restore {
             root.give_tree(&work, owner)?;
         }
         Ok(root.flush(&work)?)
-    }
-
-    /// Writes down what is about to happen.
-    fn begin(&self, root: &Root) -> Result<Record, Fault> {
-        let there = root.entry(&self.data_dir.join(DATA), false)? != Entry::Absent;
-        let stamp = clock::text(clock::now()).chars().filter(char::is_ascii_alphanumeric).collect::<String>();
-        let kept = there.then(|| format!("{ASIDE}{stamp}"));
-        let record = Record { sha256: self.sealed.sha256.clone(), data_dir: self.data_dir.clone(), kept };
-        // Plain data cannot fail to serialise.
-        let text = serde_json::to_vec(&record).unwrap_or_default();
-        root.put(&RootPath::literal(RECORD), &text, Meta::SECRET)?;
-        Ok(record)
-    }
-
-    fn is_of(&self, record: &Record) -> bool {
-        record.sha256 == self.sealed.sha256 && record.data_dir == self.data_dir
     }
 
     /// Starts what was stopped, and says whether it is ready. A member of several is not, before most of them are.
@@ -385,34 +316,6 @@ impl Restore {
     }
 }
 
-/// The record of a restore that did not come to its end.
-fn read_record(root: &Root) -> Result<Option<Record>, Fault> {
-    let path = RootPath::literal(RECORD);
-    let Some(text) = root.read(&path)? else { return Ok(None) };
-    let bad = |why: serde_json::Error| CannotRestore::BadRecord { path: root.display(&path), why: why.to_string() };
-    Ok(Some(serde_json::from_slice(&text).map_err(bad)?))
-}
-
-/// Whether the new data is where the old was. Where there was none, nothing can have begun any since: the guard's mark
-/// was there before the record.
-fn is_placed(root: &Root, record: &Record) -> Result<bool, Fault> {
-    let is_there = |name: &str| Ok::<_, Fault>(root.entry(&record.data_dir.join(name), false)? != Entry::Absent);
-    Ok(is_there(DATA)? && record.kept.as_deref().is_none_or(|kept| matches!(is_there(kept), Ok(true))))
-}
-
-/// Puts the new data in the place of the old. What was done already is not done again.
-fn change(root: &Root, record: &Record) -> Result<(), Fault> {
-    let (data, work) = (record.data_dir.join(DATA), record.data_dir.join(WORK));
-    if let Some(kept) = record.kept.as_ref().map(|name| record.data_dir.join(name))
-        && root.entry(&kept, false)? == Entry::Absent
-    {
-        root.rename(&data, &kept)?;
-    }
-    root.rename(&work.join(DATA), &data)?;
-    root.remove_tree(&work)?;
-    Ok(())
-}
-
 /// Queues jobs together and waits for them. The first that did not end well is the error.
 async fn jobs(host: &Host, units: &[&str], verb: Verb, deadline: Duration, tell: &Teller) -> Result<(), SystemdError> {
     let jobs: Vec<(UnitName, Verb)> = units.iter().map(|unit| (UnitName::literal(unit), verb)).collect();
@@ -424,52 +327,6 @@ async fn jobs(host: &Host, units: &[&str], verb: Verb, deadline: Duration, tell:
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// A data directory in some state between the old data and the new.
-    struct Tree {
-        dir: tempfile::TempDir,
-        root: Root,
-        record: Record,
-    }
-
-    impl Tree {
-        fn new(there: &[(&str, &str)], kept: Option<&str>) -> Self {
-            let dir = tempfile::tempdir().expect("a directory");
-            for (name, says) in there {
-                std::fs::create_dir_all(dir.path().join("data").join(name)).expect("directories");
-                std::fs::write(dir.path().join("data").join(name).join("db"), says).expect("data");
-            }
-            let root = Root::open(dir.path()).expect("open it");
-            let (sha256, data_dir) = (Sha256::of(b"x"), RootPath::literal("/data"));
-            Self { dir, root, record: Record { sha256, data_dir, kept: kept.map(str::to_owned) } }
-        }
-
-        fn says(&self, name: &str) -> Option<String> {
-            std::fs::read_to_string(self.dir.path().join("data").join(name).join("db")).ok()
-        }
-    }
-
-    #[test]
-    fn wherever_it_was_killed_the_end_is_the_same() {
-        let (old, new, aside) = (("member", "old"), (".nodeagent-restore/member", "new"), "member-before-X");
-        for (state, there, kept) in [
-            ("before the first rename", &[old, new][..], Some(aside)),
-            ("between the two", &[(aside, "old"), new], Some(aside)),
-            ("nothing was there", &[new], None),
-        ] {
-            let tree = Tree::new(there, kept);
-            assert!(!is_placed(&tree.root, &tree.record).expect("a look"), "{state}");
-            change(&tree.root, &tree.record).unwrap_or_else(|fault| panic!("{state}: {fault}"));
-            assert!(is_placed(&tree.root, &tree.record).expect("a look"), "{state}");
-            assert_eq!(tree.says("member").as_deref(), Some("new"), "{state}");
-            assert_eq!(tree.says(aside), kept.map(|_| "old".to_owned()), "{state}");
-            let left = tree.root.list(&RootPath::literal("/data")).expect("a list");
-            assert_eq!(left.len(), 1 + usize::from(kept.is_some()), "{state}: {left:?}");
-        }
-        // After the second: etcd may have written since, and nothing is changed again.
-        let tree = Tree::new(&[("member", "new"), (aside, "old")], Some(aside));
-        assert!(is_placed(&tree.root, &tree.record).expect("a look"));
-    }
 
     #[test]
     fn members_are_named_as_etcd_takes_them() {
@@ -486,18 +343,5 @@ mod tests {
             let error = text.parse::<InitialCluster>().expect_err(text);
             assert!(error.contains(why), "{text}: {error}");
         }
-    }
-
-    #[test]
-    fn a_record_is_read_back_and_what_is_none_is_not_taken_for_one() {
-        let tree = Tree::new(&[], Some("member-before-X"));
-        assert_eq!(read_record(&tree.root).expect("none"), None);
-        let path = RootPath::literal(RECORD);
-        tree.root.make_own_dirs(&path.parent(), Meta::root(0o700)).expect("a directory");
-        tree.root.put(&path, &serde_json::to_vec(&tree.record).expect("text"), Meta::SECRET).expect("written");
-        assert_eq!(read_record(&tree.root).expect("one").as_ref(), Some(&tree.record));
-        tree.root.put(&path, b"{\"sha256\":", Meta::SECRET).expect("written");
-        let error = read_record(&tree.root).expect_err("cut off").to_string();
-        assert!(error.contains("it is no record of a restore"), "{error}");
     }
 }

@@ -73,7 +73,7 @@ impl Shelf<'_> {
 
     /// The file of a snapshot that is taken now.
     pub fn place(&self, at: SystemTime) -> RootPath {
-        let stamp: String = clock::text(at).chars().filter(|c| c.is_ascii_alphanumeric()).collect();
+        let stamp: String = clock::text(at).chars().filter(char::is_ascii_alphanumeric).collect();
         self.dir.join(&format!("{BEGIN}{stamp}{END}"))
     }
 
@@ -83,10 +83,7 @@ impl Shelf<'_> {
         for (name, stamp) in self.names()? {
             let file = self.dir.join(&name);
             let Entry::File { stamp: on_disk, .. } = self.root.entry(&file, false)? else { continue };
-            let intact = match verify {
-                true => seal::verify(self.root, &file).is_ok(),
-                false => seal::may_be_whole(on_disk.size),
-            };
+            let intact = if verify { seal::verify(self.root, &file).is_ok() } else { seal::may_be_whole(on_disk.size) };
             let (bytes, age) = (on_disk.size, clock::seconds(now).saturating_sub(stamp));
             all.push(Kept { file, bytes, taken: clock::text_of(stamp), age, intact });
         }
@@ -124,6 +121,8 @@ fn taken(name: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::disallowed_methods, reason = "tests prepare their own files")]
+
     use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;

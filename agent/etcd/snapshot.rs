@@ -104,24 +104,21 @@ pub async fn take(
     let shelf = Shelf { root, dir: &settings.dir };
     let _lock = alone(root, tell).await?;
     let begun = Instant::now();
-    let file = match &to {
-        Some(file) => file.clone(),
-        None => {
-            shelf.prepare()?;
-            shelf.place(clock::now())
-        }
+    let file = if let Some(file) = &to {
+        file.clone()
+    } else {
+        shelf.prepare()?;
+        shelf.place(clock::now())
     };
     let part = Root::temporary(&file);
-    let taken = stream(root, http, tell, member, &file, &part).await;
-    let (sealed, revision) = match taken {
-        Ok(taken) => taken,
-        Err(error) => {
-            // Best effort: the next run removes what stays.
-            let _ = root.remove(&part);
-            return Err(error.into());
-        }
+    let taken = match stream(root, http, tell, member, &file, &part).await {
+        Ok(taken) => root.place(&part, &file, Meta::SECRET).map(|()| taken).map_err(SnapshotError::from),
+        Err(error) => Err(error),
     };
-    root.place(&part, &file, Meta::SECRET)?;
+    let (sealed, revision) = taken.inspect_err(|_| {
+        // Best effort: the next run removes what stays.
+        let _ = root.remove(&part);
+    })?;
     let taken = Taken { file, sealed, revision, took: begun.elapsed() };
     let Taken { file, sealed, revision, took } = &taken;
     tell.tell(&Event::SnapshotTaken { path: file, bytes: sealed.bytes, revision: *revision, took: *took });

@@ -58,6 +58,7 @@ fn cluster(api: &str) -> ClusterSettings {
         service_cidr: "10.96.0.0/12".parse().expect("a network"),
         dns: ip("10.96.0.10"),
         domain: "cluster.local".into(),
+        core_dns: None,
     }
 }
 

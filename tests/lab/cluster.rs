@@ -1,11 +1,17 @@
 //! Whole clusters, from an operator's `cluster.yaml`: real Kubernetes, etcd and containerd on real nodes.
 
-use std::{collections::BTreeMap, fs};
+use std::{collections::BTreeMap, fs, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 
 use crate::bootstrap::{bootstrapped, nothing_to_do};
-use crate::harness::{Cluster, Lab, Node, THREE, cluster, release, timeline};
+use crate::harness::{
+    Cluster, Lab, Node, THREE,
+    cluster::{self, greeter},
+    image::DNS,
+    process::wait_until,
+    release, timeline,
+};
 
 /// All of [`THREE`].
 const ALL: [&str; 3] = ["controller-1", "worker-1", "worker-2"];
@@ -27,6 +33,41 @@ fn kubeconfigs_serve_a_new_kubectl(cluster: &Cluster<'_>) -> Result<()> {
     Ok(())
 }
 
+/// The container runtime has its limits, for which it is restarted, before the kubelet begins to speak to it.
+fn the_runtime_was_ready_for_the_kubelet(node: &Node<'_>) -> Result<()> {
+    let started = |unit: &str| -> Result<u64> {
+        let said = node.ok(&["systemctl", "show", "--value", "--property=ExecMainStartTimestampMonotonic", unit])?;
+        said.trim().parse().with_context(|| format!("{unit} started at {said:?}"))
+    };
+    let (runtime, kubelet) = (started("containerd.service")?, started("kubelet.service")?);
+    ensure!(runtime < kubelet, "containerd started {} us after the kubelet", runtime - kubelet);
+    Ok(())
+}
+
+/// Pods look names up at the cluster's DNS, and in the cluster's domain: their resolver, the service's address, the rules of
+/// kube-proxy, and a `CoreDNS` that got its Corefile (here a stand-in, for want of the real one's image).
+fn pods_look_names_up(cluster: &Cluster<'_>) -> Result<()> {
+    let pod = greeter(WORKERS[0]);
+    wait_until("the cluster's DNS to answer a pod", Duration::from_mins(2), || {
+        let found = cluster.kubectl(&["exec", &pod, "--", "/greeter", "resolve", "some.default.svc.cluster.local"])?;
+        ensure!(found.trim() == "192.0.2.53", "it found {found:?}");
+        // Completed by what the kubelet was told the domain is.
+        let found = cluster.kubectl(&["exec", &pod, "--", "/greeter", "resolve", "kubernetes.default"])?;
+        ensure!(found.trim() == "192.0.2.53", "it found {found:?}");
+        Ok(())
+    })?;
+    wait_until("both of the cluster's DNS to be ready", Duration::from_mins(1), || {
+        let dns = cluster.get(&["deployment", "coredns", "--namespace=kube-system"])?;
+        ensure!(dns["status"]["readyReplicas"] == dns["spec"]["replicas"], "{}", dns["status"]);
+        Ok(())
+    })
+}
+
+/// The same `cluster.yaml`, with a DNS service.
+fn with_dns(yaml: &str) -> String {
+    format!("{yaml}coreDNS: {{ image: {DNS} }}\n")
+}
+
 /// What the agent wrote on a machine: each file's digest, each link's end.
 pub fn written(node: &Node<'_>) -> Result<BTreeMap<String, String>> {
     let places = ["/etc/kubernetes", "/etc/systemd/system", "/etc/cni", "/opt/bin"];
@@ -39,12 +80,13 @@ pub fn written(node: &Node<'_>) -> Result<BTreeMap<String, String>> {
 #[test]
 fn three_machines_become_a_cluster_and_come_back_unchanged() -> Result<()> {
     Lab::run("cluster", |lab| {
-        let mut cluster = Cluster::new(lab, &cluster::yaml(lab, &THREE)?, &THREE)?;
+        let mut cluster = Cluster::new(lab, &with_dns(&cluster::yaml(lab, &THREE)?), &THREE)?;
         cluster.power_on(&ALL)?;
         let ready = cluster.wait_until_ready(&ALL)?;
         cluster.pods_reach_each_other(&WORKERS)?;
         eprintln!("{}", timeline::table(&cluster, &ready)?);
         kubeconfigs_serve_a_new_kubectl(&cluster)?;
+        pods_look_names_up(&cluster)?;
         let own = ["kubectl", "--kubeconfig=/etc/kubernetes/admin.conf", "get", "nodes", "--output=name"];
         let nodes = cluster.node("controller-1")?.ok(&own)?;
         ensure!(nodes.lines().count() == ALL.len(), "an administrator on the controller sees {nodes}");
@@ -54,6 +96,7 @@ fn three_machines_become_a_cluster_and_come_back_unchanged() -> Result<()> {
             let node = cluster.node(name)?;
             bootstrapped(node)?;
             nothing_to_do(node)?;
+            the_runtime_was_ready_for_the_kubelet(node)?;
             before.push(written(node)?);
         }
         cluster.power_off(&ALL)?;

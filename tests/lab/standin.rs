@@ -1,14 +1,18 @@
 //! A stand-in for a node component that no package ships: it says what it was started with, reports itself ready to
 //! systemd, and answers its health check. Which component it stands for is the name that it was started by.
 //!
-//! In pods, too: `pause` holds a pod's namespaces and does nothing, and `greeter` answers with its pod's name.
+//! In pods, too: `pause` holds a pod's namespaces and does nothing, `greeter` answers with its pod's name, or looks a name
+//! up, and `coredns` stands in for the cluster's DNS.
 
 #![allow(clippy::disallowed_methods, reason = "a program of its own: the rules are the agent's")]
+
+#[path = "standin/dns.rs"]
+mod dns;
 
 use std::{
     env,
     io::{self, BufRead, BufReader, Write},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpStream, ToSocketAddrs},
     os::{
         linux::net::SocketAddrExt,
         unix::net::{SocketAddr, UnixDatagram},
@@ -33,6 +37,15 @@ fn main() -> io::Result<()> {
     }
     match role.as_str() {
         "pause" => return until_told_to_end(),
+        "greeter" if args.get(1).is_some_and(|arg| arg == "resolve") => {
+            let found = (args[2].as_str(), 0).to_socket_addrs()?;
+            return found.into_iter().try_for_each(|address| writeln!(io::stdout(), "{}", address.ip()));
+        }
+        "coredns" => {
+            told_to_end().thread_block()?;
+            dns::serve(&args[1..])?;
+            return until_told_to_end();
+        }
         "greeter" => {
             // The threads that serve block what this one waits for.
             told_to_end().thread_block()?;
@@ -79,6 +92,19 @@ fn greet() -> io::Result<()> {
             eprintln!("greeter: {error}");
         }
     }
+    Ok(())
+}
+
+/// Answers every request for `path` on a port, from now on.
+fn keep_answering(port: u16, path: &'static str, text: &'static str) -> io::Result<()> {
+    let listener = TcpListener::bind(("0.0.0.0", port))?;
+    thread::spawn(move || {
+        for client in listener.incoming() {
+            if let Err(error) = client.and_then(|client| answer(client, path, text)) {
+                eprintln!("{path}: {error}");
+            }
+        }
+    });
     Ok(())
 }
 

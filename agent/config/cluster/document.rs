@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 
-use crate::config::document::Kubernetes;
+use crate::config::document::{CoreDns, Kubernetes};
 use crate::config::settings::{KeyKind, PodNetwork, Role};
 use crate::config::values::{Cidr, DnsDomain, HttpUrl, NodeName, Sha256, Span};
 
@@ -35,6 +35,10 @@ pub struct Document {
     /// What connects pods: `bridge`, or `none` for what you bring yourself; the machines get no `podCIDR` then.
     /// Default: bridge.
     pub network: Option<PodNetwork>,
+    /// Have `CoreDNS` run in the cluster as its DNS service. Default: you bring one yourself.
+    #[serde(rename = "coreDNS")]
+    #[expect(dead_code, reason = "the controllers' own documents have it")]
+    pub core_dns: Option<CoreDns>,
     /// The agent that the machines run.
     pub agent: Agent,
     /// The Kubernetes release and the programs to install, as in a `NodeConfig`.

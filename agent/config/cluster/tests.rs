@@ -68,7 +68,9 @@ fn each_role_gets_what_it_may_hold() {
     assert_eq!(controller.role, Role::Controller);
     assert_eq!(controller.certs.etcd.ca.as_str(), "/etc/kubernetes/pki/etcd-ca.pem");
     assert!(controller.certs.front_proxy.is_some());
+    assert!(controller.cluster.core_dns.is_some());
     let worker = settings(THREE, "worker-1");
+    assert!(worker.cluster.core_dns.is_none());
     assert!(matches!(worker.certs.signer, super::super::settings::Signer::Kubernetes { .. }));
     assert_eq!(worker.cluster.nodes.len(), 3);
     // A member of etcd is not given the cluster's CA key.

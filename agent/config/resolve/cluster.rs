@@ -33,9 +33,25 @@ impl Resolver<'_> {
         let nodes = self.inventory(cluster.nodes, &pod_cidr, &service_cidr, own);
         let network = self.pod_network(cluster.network, &nodes, own);
         let api_port = self.or_default("cluster.apiPort", cluster.api_port, defaults::API_PORT).get();
-        let Cluster { api_server, peers, .. } = cluster;
+        if cluster.core_dns.is_some() && self.role != Role::Controller {
+            self.refuse("cluster.coreDNS", format!("is for controllers alone: take it away from this {}", self.role));
+        }
+        let Cluster { api_server, peers, core_dns, .. } = cluster;
         let (name, domain) = (name.into(), domain.into());
-        ClusterSettings { name, api_server, api_port, peers, nodes, network, pod_cidr, service_cidr, dns, domain }
+        let core_dns = core_dns.map(|core_dns| core_dns.image);
+        ClusterSettings {
+            name,
+            api_server,
+            api_port,
+            peers,
+            nodes,
+            network,
+            pod_cidr,
+            service_cidr,
+            dns,
+            domain,
+            core_dns,
+        }
     }
 
     /// The machines of the cluster, each with what no other has.

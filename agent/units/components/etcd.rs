@@ -18,12 +18,11 @@ pub fn component(node: &Node<'_>) -> Component {
     let ca = &node.settings.certs.etcd.ca;
     let name = &node.identity.name;
     let (members, peers) = peers(node.settings, node.identity);
-    let cluster = match &etcd.discovery {
-        Some(domain) => format!("--discovery-srv={domain}"),
-        None => {
-            let members: Vec<String> = members.iter().map(|(name, url)| format!("{name}={url}")).collect();
-            format!("--initial-cluster={}", members.join(","))
-        }
+    let cluster = if let Some(domain) = &etcd.discovery {
+        format!("--discovery-srv={domain}")
+    } else {
+        let members: Vec<String> = members.iter().map(|(name, url)| format!("{name}={url}")).collect();
+        format!("--initial-cluster={}", members.join(","))
     };
     let clients = url(own, CLIENTS);
     Component {

@@ -11,6 +11,9 @@ pub const PAUSE: &str = "lab.example/pause:1";
 /// Answers every request on port 8080 with the name of its pod.
 pub const GREETER: &str = "lab.example/greeter:1";
 
+/// The stand-in for the cluster's DNS.
+pub const DNS: &str = "lab.example/coredns:1";
+
 /// One image.
 pub struct Image<'a> {
     /// What pods call it.
@@ -47,11 +50,12 @@ pub fn archive(images: &[Image<'_>]) -> Result<Vec<u8>> {
     Ok(archive.into_inner()?.finish()?)
 }
 
-/// What pods need that run on the lab's nodes: [`PAUSE`] and [`GREETER`], both of the stand-in.
+/// What pods need that run on the lab's nodes: [`PAUSE`], [`GREETER`] and [`DNS`], all of the stand-in.
 pub fn of_pods(stand_in: &[u8]) -> Result<Vec<u8>> {
     archive(&[
         Image { name: PAUSE, entrypoint: &["/pause"], files: &[("pause", 0o755, stand_in)] },
         Image { name: GREETER, entrypoint: &["/greeter"], files: &[("greeter", 0o755, stand_in)] },
+        Image { name: DNS, entrypoint: &["/coredns"], files: &[("coredns", 0o755, stand_in)] },
     ])
 }
 
