@@ -77,8 +77,8 @@ impl Member {
         fs::create_dir_all(files.path().join("tree/etc/nodeagent"))?;
         fs::write(pki.join("etcd-ca.pem"), ca.pem()?)?;
         ca.issue_administrator(files.path(), "client")?;
-        let part = |name: &str| fs::read_to_string(files.path().join(name));
-        fs::write(pki.join("etcd-server.pem"), [part("client.pem")?, part("client-key.pem")?].concat())?;
+        let pem = |name: &str| fs::read_to_string(files.path().join(name));
+        fs::write(pki.join("etcd-server.pem"), [pem("client.pem")?, pem("client-key.pem")?].concat())?;
         fs::write(files.path().join("facts.json"), serde_json::to_vec(&Facts::sample())?)?;
         let answers = Arc::new(Mutex::new(VecDeque::new()));
         let port = stand_in(&ca, &files, &answers)?;
