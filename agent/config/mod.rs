@@ -11,10 +11,12 @@
 //! from the types in `document.rs`, the defaults stand in `defaults.rs`. Nothing here touches a file: [`load`] is a
 //! pure function of the sources' text.
 
+mod addresses;
 pub mod catalogue;
 mod check;
 pub mod cluster;
 mod defaults;
+mod digests;
 mod document;
 mod errors;
 pub mod kept;
@@ -24,6 +26,7 @@ mod names;
 mod places;
 mod proxy;
 mod quantities;
+mod releases;
 mod resolve;
 pub mod settings;
 #[cfg(test)]

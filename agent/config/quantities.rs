@@ -297,6 +297,53 @@ fn digits(text: &str) -> Option<u64> {
     if text.bytes().all(|b| b.is_ascii_digit()) { text.parse().ok() } else { None }
 }
 
+/// A resource limit as systemd writes it: a number, `soft:hard`, or `infinity` (systemd.exec(5)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Limit {
+    /// What a process gets.
+    pub soft: u64,
+    /// How far it may raise that itself. [`Limit::INFINITY`] is "no limit".
+    pub hard: u64,
+}
+
+amount!(Limit, "limit");
+
+impl Limit {
+    /// "No limit", as systemd shows it over D-Bus and `RLIM_INFINITY` in the kernel.
+    pub const INFINITY: u64 = u64::MAX;
+}
+
+impl FromStr for Limit {
+    type Err = BadValue;
+    fn from_str(text: &str) -> Result<Self, BadValue> {
+        const WANTED: &str = "a limit: a number, soft:hard, or infinity";
+        let one = |part: &str| match part {
+            "infinity" => Ok(Limit::INFINITY),
+            number => number.parse::<u64>().map_err(|_| refuse(text, WANTED, format!("{number:?} is no number"))),
+        };
+        let (soft, hard) = match text.split_once(':') {
+            Some((soft, hard)) => (one(soft)?, one(hard)?),
+            None => (one(text)?, one(text)?),
+        };
+        if soft > hard {
+            return Err(refuse(text, WANTED, "the soft limit is above the hard one"));
+        }
+        Ok(Self { soft, hard })
+    }
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let one = |value: u64| if value == Self::INFINITY { "infinity".to_owned() } else { value.to_string() };
+        if self.soft == self.hard {
+            f.write_str(&one(self.soft))
+        } else {
+            write!(f, "{}:{}", one(self.soft), one(self.hard))
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
