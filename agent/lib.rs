@@ -6,6 +6,7 @@
 //! | `wupiao` | [`wait`] |
 //! | `kubernetes-install.sh` | [`install`]; its `stable.txt`: [`provision::lock`] |
 //! | `generate-tls-keys.sh` | [`certs`] |
+//! | `etcdctl snapshot save` by cron, and its restore by hand | [`etcd`] |
 //! | `kubectl apply`, `label`, `taint` and `certificate approve` by hand | [`cluster`] |
 //! | `build-cloud-config.sh`, `build-image.sh`, `configure-kubectl.sh` | [`provision::cloud_config`] |
 //! | hand-written drop-ins (ulimits, `TasksMax`) | [`limits`] |
@@ -21,6 +22,7 @@ pub mod cli;
 pub mod cluster;
 pub mod config;
 pub mod engine;
+pub mod etcd;
 pub mod host;
 pub mod identity;
 pub mod install;

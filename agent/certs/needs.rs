@@ -207,6 +207,15 @@ impl Node<'_> {
         let (mut dns, mut ips) = self.own_names();
         let both = vec![Usage::Server, Usage::Client];
         let user = client(self.settings, self.identity.name.as_str());
+        let own = self.identity.name.as_str();
+        // By the names that SRV records have: without a CA of one's own etcd asks peers for the domain's certificate, with
+        // one for that of the name to which the record leads.
+        if let Some(domain) = &self.settings.etcd.discovery {
+            if !own.ends_with(&format!(".{domain}")) {
+                dns.push(format!("{own}.{domain}"));
+            }
+            dns.push(domain.to_string());
+        }
         let peer = Wanted { dns: dns.clone(), ips: ips.clone(), usages: both.clone(), ..user.clone() };
         dns.push("localhost".to_owned());
         ips.push(Ipv4Addr::LOCALHOST.into());

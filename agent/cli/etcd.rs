@@ -1,21 +1,23 @@
-//! `nodeagent etcd`: what stands around a member's start. A former member whose data is gone must not begin a new cluster:
-//! the API server would take that for its own, and every node would be told to stop what it runs.
-//!
-//! Two marks tell: etcd's `member` directory in the data directory, and a file of the agent's own elsewhere, written once
-//! the member was ready. The second without the first is a disk that is not mounted, or data that somebody removed.
+//! `nodeagent etcd`: what stands around a member's start, its snapshots, and the way back from one.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::node;
+use super::node::{self, Node};
+use super::output::{self, Format};
 use super::{Exit, Global};
-use crate::config::values::RootPath;
-use crate::engine::change::Meta;
-use crate::engine::fault::{Explain, Fault};
-use crate::host::root::Root;
-use crate::host::seen::Entry;
-
-/// Says that a member was ready here, and with which data: outside of the data directory, and of what undoing removes.
-const MARK: &str = "/var/lib/nodeagent/etcd-member";
+use crate::config::values::{HttpUrl, RootPath};
+use crate::engine::fault::{Class, Explain, Fault};
+use crate::etcd::member::Member;
+use crate::etcd::restore::{InitialCluster, Restore, Restored};
+use crate::etcd::shelf::{Kept, Shelf};
+use crate::etcd::{guard, snapshot};
+use crate::host::http::Http;
+use crate::host::root::absolute;
+use crate::host::{Host, clock};
+use crate::journal::{Event, Teller, size};
 
 /// Arguments of `etcd`.
 #[derive(Args)]
@@ -30,6 +32,12 @@ enum EtcdCommand {
     Guard(DataArgs),
     /// After each start: remember that a member was ready here
     Joined(DataArgs),
+    /// Take a snapshot of this node's member
+    Snapshot(SnapshotArgs),
+    /// List the snapshots that are kept
+    Snapshots(SnapshotsArgs),
+    /// Put a snapshot in the place of this member's data
+    Restore(RestoreArgs),
 }
 
 /// Arguments of both.
@@ -40,50 +48,140 @@ struct DataArgs {
     data_dir: RootPath,
 }
 
-/// A member was here, and its data is not.
-#[derive(Debug, thiserror::Error)]
-#[error("{data_dir}: it holds no data of etcd, but a member of the cluster was ready on this node, with data in {was}")]
-struct DataLost {
-    data_dir: RootPath,
-    was: String,
+#[derive(Args)]
+struct SnapshotArgs {
+    /// Where to, in a directory that is there; without it, to etcd.snapshots.dir, of which the oldest are removed
+    file: Option<PathBuf>,
+    /// The member to ask [default: this node's]
+    #[arg(long, value_name = "URL")]
+    endpoint: Option<HttpUrl>,
 }
 
-impl Explain for DataLost {
-    fn advice(&self) -> Option<String> {
-        Some(format!(
-            "etcd was not started: it would have begun a new, empty cluster. Bring the data back (is its disk mounted? \
-             was etcd.dataDir changed?). If it is lost, and other members live: remove this one by `etcdctl member \
-             remove`, add it by `etcdctl member add`, set etcd.join: true, and remove {MARK}. If no member lives, \
-             restore a snapshot"
-        ))
+#[derive(Args)]
+struct SnapshotsArgs {
+    /// Read each whole, and tell by its digest whether it is intact
+    #[arg(long)]
+    verify: bool,
+}
+
+#[derive(Args)]
+struct RestoreArgs {
+    /// The snapshot
+    file: PathBuf,
+    /// Every member and its URL among peers, where they are in DNS (etcd.discovery)
+    #[arg(long, value_name = "NAME=URL,…")]
+    initial_cluster: Option<InitialCluster>,
+    /// Do it; without this it is only shown what would be done
+    #[arg(long)]
+    yes: bool,
+}
+
+/// A member was asked for at a URL at which none can be.
+#[derive(Debug, thiserror::Error)]
+#[error("--endpoint {0}: it must start with https://: the whole cluster's Secrets come from there")]
+struct NotHttps(HttpUrl);
+
+impl Explain for NotHttps {
+    fn class(&self) -> Class {
+        Class::Usage
     }
 }
 
-/// Does what a unit asks for.
-pub fn run(args: &EtcdArgs, global: &Global) -> Result<Exit, Fault> {
-    let root = &node::host(global)?.root;
-    match &args.command {
-        EtcdCommand::Guard(DataArgs { data_dir }) => guard(root, data_dir)?,
-        EtcdCommand::Joined(DataArgs { data_dir }) => joined(root, data_dir)?,
+/// Does what a unit, or a person, asks for.
+pub async fn run(args: EtcdArgs, global: &Global, tell: &Teller) -> Result<Exit, Fault> {
+    let host = node::host(global)?;
+    match args.command {
+        EtcdCommand::Guard(DataArgs { data_dir }) => guard::check(&host.root, &data_dir)?,
+        EtcdCommand::Joined(DataArgs { data_dir }) => guard::remember(&host.root, &data_dir)?,
+        EtcdCommand::Snapshot(args) => return snapshot(args, global, &host, tell).await,
+        EtcdCommand::Snapshots(args) => list(&args, global, &host)?,
+        EtcdCommand::Restore(args) => return restore(args, global, &host, tell).await,
     }
     Ok(Exit::Done)
 }
 
-fn guard(root: &Root, data_dir: &RootPath) -> Result<(), Fault> {
-    let Some(mark) = root.read(&RootPath::literal(MARK))? else { return Ok(()) };
-    if matches!(root.entry(&data_dir.join("member"), false)?, Entry::Dir(_)) {
-        return Ok(());
+async fn snapshot(args: SnapshotArgs, global: &Global, host: &Host, tell: &Teller) -> Result<Exit, Fault> {
+    match take(args, global, host, tell).await {
+        Ok(file) => output::print(&format!("{file}\n")),
+        // Told as what it is: whoever watches the journal for lost snapshots finds them by one MESSAGE_ID.
+        Err(fault) if fault.class != Class::Usage => {
+            let advice = fault.advice.as_deref().unwrap_or_default();
+            tell.tell(&Event::SnapshotFailed { why: &fault.to_string(), advice });
+            return Ok(fault.class.into());
+        }
+        Err(fault) => return Err(fault),
     }
-    let was = String::from_utf8_lossy(&mark).trim().to_owned();
-    Err(DataLost { data_dir: data_dir.clone(), was }.into())
+    Ok(Exit::Done)
 }
 
-fn joined(root: &Root, data_dir: &RootPath) -> Result<(), Fault> {
-    let mark = RootPath::literal(MARK);
-    let says = format!("{data_dir}\n");
-    if root.read(&mark)?.as_deref() != Some(says.as_bytes()) {
-        root.make_own_dirs(&mark.parent(), Meta::root(0o700))?;
-        root.put(&mark, says.as_bytes(), Meta::SECRET)?;
+async fn take(args: SnapshotArgs, global: &Global, host: &Host, tell: &Teller) -> Result<RootPath, Fault> {
+    if let Some(url) = args.endpoint.as_ref().filter(|url| !url.is_https()) {
+        return Err(NotHttps(url.clone()).into());
+    }
+    let settings = node::settings(global, host)?;
+    let to = args.file.as_deref().map(absolute).transpose()?;
+    let member = Member::of(&host.root, &settings, args.endpoint)?;
+    let http = Http::new(tell.clone(), host.root.clone(), settings.download.clone());
+    Ok(snapshot::take(&host.root, &http, tell, &member, to, &settings.etcd.snapshots).await?.file)
+}
+
+fn list(args: &SnapshotsArgs, global: &Global, host: &Host) -> Result<(), Fault> {
+    let settings = node::settings(global, host)?;
+    let shelf = Shelf { root: &host.root, dir: &settings.etcd.snapshots.dir };
+    let all = shelf.all(clock::now(), args.verify)?;
+    match global.output {
+        Format::Json => output::json(&all),
+        Format::Text => output::print(&all.iter().map(line).collect::<String>()),
     }
     Ok(())
+}
+
+fn line(kept: &Kept) -> String {
+    let flaw = if kept.intact { "" } else { "  damaged" };
+    let (hours, minutes) = (kept.age / 3600, kept.age / 60 % 60);
+    format!("{}  {:>9}  {hours} h {minutes:02} min ago{flaw}\n", kept.file, size(kept.bytes))
+}
+
+async fn restore(args: RestoreArgs, global: &Global, host: &Host, tell: &Teller) -> Result<Exit, Fault> {
+    let Node { settings, identity, .. } = node::now(global, host)?;
+    let file = absolute(&args.file)?;
+    let restore = Restore::plan(host, &settings, &identity, &file, args.initial_cluster.as_ref()).await?;
+    match global.output {
+        Format::Json => output::json(&restore.shown()),
+        Format::Text => output::print(&restore.text()),
+    }
+    if !args.yes {
+        if matches!(global.output, Format::Text) {
+            output::print("Nothing was done: run it again with --yes.\n");
+        }
+        return Ok(Exit::Done);
+    }
+    let http = Http::new(tell.clone(), host.root.clone(), settings.download.clone());
+    let restored = restore.run(host, &http, &settings, &identity, tell).await?;
+    if matches!(global.output, Format::Text) {
+        output::print(&ended(&restored));
+    }
+    Ok(Exit::Done)
+}
+
+fn ended(restored: &Restored) -> String {
+    let mut text = String::new();
+    if let Some(kept) = &restored.kept {
+        // Writing to a String cannot fail, here and below.
+        let _ = writeln!(text, "What was there is kept as {kept}: remove it when it is needed no more.");
+    }
+    let _ = if restored.ready {
+        writeln!(text, "The member is ready.")
+    } else {
+        writeln!(text, "The member waits for the others: restore the same file there.")
+    };
+    if restored.watchers_are_stale {
+        let _ = writeln!(
+            text,
+            "This release of etcd cannot keep the store's revision from going back: restart kubelet.service and \
+             kube-proxy.service on every other node{}, which would else wait for changes that come never.",
+            if restored.ready { "" } else { ", and on controllers all of Kubernetes' units" }
+        );
+    }
+    text
 }

@@ -116,7 +116,8 @@ enum Command {
     Cluster(cluster::ClusterArgs),
     /// Keep the routes to other nodes' pods
     Routes(routes::RoutesArgs),
-    /// What etcd.service runs around a member's start
+    /// On a member of etcd: take, list and restore snapshots; what etcd.service
+    /// runs around each start
     Etcd(etcd::EtcdArgs),
     /// Pin a release's digests in a lock file; make and check mirrors
     Lock(lock::LockArgs),
@@ -163,7 +164,7 @@ async fn dispatch(command: Command, global: &Global, tell: &Teller) -> Result<Ex
         Command::Images(args) => images::run(args, global, tell).await,
         Command::Cluster(args) => Box::pin(cluster::run(args, global, tell)).await,
         Command::Routes(args) => routes::run(args, global, tell).await,
-        Command::Etcd(args) => etcd::run(&args, global),
+        Command::Etcd(args) => etcd::run(args, global, tell).await,
         Command::CloudConfig(args) => cloud_config::run(args, global, tell).await,
         Command::Lock(args) => lock::run(args, tell).await,
         Command::Schema => {

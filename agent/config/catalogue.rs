@@ -10,6 +10,8 @@ pub struct Known {
     pub url: &'static str,
     /// The programs in it: each one's name, and its path in the archive.
     pub members: &'static [(&'static str, &'static str)],
+    /// Those that came later: since which minor release, the name, and the path.
+    pub since: &'static [((u32, u32), &'static str, &'static str)],
     /// The directory where its programs are linked.
     pub into: &'static str,
 }
@@ -48,6 +50,7 @@ pub const KNOWN: [Known; 6] = [
             ("vlan", "vlan"),
             ("vrf", "vrf"),
         ],
+        since: &[],
         into: PLUGINS,
     },
     Known {
@@ -58,24 +61,29 @@ pub const KNOWN: [Known; 6] = [
             ("containerd-shim-runc-v2", "bin/containerd-shim-runc-v2"),
             ("ctr", "bin/ctr"),
         ],
+        since: &[],
         into: BIN,
     },
     Known {
         name: "crictl",
         url: "https://github.com/kubernetes-sigs/cri-tools/releases/download/{version}/crictl-{version}-linux-{arch}.tar.gz",
         members: &[("crictl", "crictl")],
+        since: &[],
         into: BIN,
     },
     Known {
         name: "etcd",
         url: "https://github.com/etcd-io/etcd/releases/download/{version}/etcd-{version}-linux-{arch}.tar.gz",
         members: &[("etcd", "etcd-{version}-linux-{arch}/etcd"), ("etcdctl", "etcd-{version}-linux-{arch}/etcdctl")],
+        // What restores a snapshot: etcdctl no longer does since 3.6.
+        since: &[((3, 5), "etcdutl", "etcd-{version}-linux-{arch}/etcdutl")],
         into: BIN,
     },
     Known {
         name: "flannel",
         url: "https://github.com/flannel-io/flannel/releases/download/{version}/flannel-{version}-linux-{arch}.tar.gz",
         members: &[("flanneld", "flanneld")],
+        since: &[],
         into: BIN,
     },
     Known {
@@ -83,9 +91,25 @@ pub const KNOWN: [Known; 6] = [
         name: "flannel-cni",
         url: "https://github.com/flannel-io/cni-plugin/releases/download/{version}/cni-plugin-flannel-linux-{arch}-{version}.tgz",
         members: &[("flannel", "flannel-{arch}")],
+        since: &[],
         into: PLUGINS,
     },
 ];
+
+impl Known {
+    /// The programs of a release. One whose version says nothing of its minor release has all of them.
+    pub fn programs(&self, version: &str) -> impl Iterator<Item = (&'static str, &'static str)> {
+        let release = release(version);
+        let later = self.since.iter().filter(move |(since, ..)| release.is_none_or(|release| release >= *since));
+        self.members.iter().copied().chain(later.map(|(_, name, path)| (*name, *path)))
+    }
+}
+
+/// The major and minor number of a version: 3 and 6 of `v3.6.1`.
+fn release(version: &str) -> Option<(u32, u32)> {
+    let mut numbers = version.trim_start_matches('v').split('.').map(|number| number.parse().ok());
+    Some((numbers.next()??, numbers.next()??))
+}
 
 /// The one of this name.
 pub fn known(name: &str) -> Option<&'static Known> {

@@ -1,7 +1,7 @@
 //! Defaults: what holds where the document says nothing. Data, each with where it comes from.
 
 use super::settings::Role;
-use super::values::{Parallel, Port, Rate, Span};
+use super::values::{Every, Keep, Parallel, Port, Rate, Span};
 
 /// Addresses of pods: what flannel's own manifest uses, and with it most hand-made clusters.
 pub(super) const POD_CIDR: &str = "10.244.0.0/16";
@@ -89,6 +89,17 @@ pub(super) const FLANNEL_PREFIX: &str = "/coreos.com/network";
 /// How many bits the addresses of one node's pods share: flannel's own (`SubnetLen`), and kube-controller-manager's
 /// (`--node-cidr-mask-size`).
 pub(super) const FLANNEL_SUBNET: u8 = 24;
+
+/// How often a member's snapshot is taken: what a cluster that loses its store loses with it is a quarter of a day at most.
+/// A snapshot reads the whole store once, which a member that is busy feels: more often is for those who ask.
+pub(super) const SNAPSHOT_EVERY: Every = Every::hours(6);
+
+/// How many are kept: two days of them, so that what was deleted in the evening is still there when it is missed the day
+/// after. A store has at most 2 GB unless it is told otherwise (etcd's `--quota-backend-bytes`): they are 16 GB at most.
+pub(super) const SNAPSHOTS_KEPT: Keep = Keep::of(8);
+
+/// Where they are kept: beside the member's data, not in it.
+pub(super) const SNAPSHOTS: &str = "/var/lib/etcd-snapshots";
 
 /// Where etcd's clients are served (<https://www.iana.org/assignments/service-names-port-numbers>, etcd-client).
 pub(super) const ETCD_CLIENT_PORT: u16 = 2379;

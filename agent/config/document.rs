@@ -9,16 +9,18 @@ use std::net::IpAddr;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+pub(super) use self::etcd::{Etcd, Snapshots};
 pub(super) use self::flannel::{Flannel, FlannelEtcd};
 pub(super) use self::kubeadm::Kubeadm;
 pub(super) use self::kubernetes::{Artifact, Download, Image, Kubernetes, Lock};
 pub(super) use self::pki::{Authority, Cfssl, ExtraCertificate, KubernetesSigner, Local, Pki, Signer};
 use super::settings::{PodNetwork, Role};
 use super::values::{
-    Cidr, DnsDomain, HttpUrl, ImageName, InterfaceName, LabelKey, LabelValue, Limit, NodeName, Port, RootPath,
-    SysctlKey, UnitName,
+    Cidr, DnsDomain, HttpUrl, ImageName, InterfaceName, LabelKey, LabelValue, Limit, NodeName, Port, SysctlKey,
+    UnitName,
 };
 
+mod etcd;
 mod flannel;
 mod kubeadm;
 mod kubernetes;
@@ -165,26 +167,6 @@ pub(super) struct Machine {
     /// Further names that its certificates are for, besides its own.
     #[serde(default)]
     pub names: Vec<DnsDomain>,
-}
-
-/// The cluster's store.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct Etcd {
-    /// Whether a member runs on this node. Default: on etcd nodes, and on controllers where the inventory has none of those.
-    pub member: Option<bool>,
-    /// The members by name, each with its address. Default: the inventory's etcd nodes, else its controllers, else this
-    /// node alone.
-    #[serde(default)]
-    #[schemars(extend("propertyNames" = { "format": "node-name" }))]
-    pub members: BTreeMap<NodeName, IpAddr>,
-    /// Where the API server reaches the store. Default: port 2379 of each member.
-    pub endpoints: Option<Vec<HttpUrl>>,
-    /// Whether the member joins a cluster that is there already. Default: false.
-    #[serde(default)]
-    pub join: bool,
-    /// Where the member keeps its data. Default: /var/lib/etcd.
-    pub data_dir: Option<RootPath>,
 }
 
 /// Kernel modules, sysctls and swap.

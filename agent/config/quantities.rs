@@ -206,6 +206,92 @@ impl fmt::Display for Parallel {
     }
 }
 
+/// How often something is done, at the same times of every day: `30m`, `6h`, `24h`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Every(Span);
+
+amount!(Every, "every");
+
+impl Every {
+    /// The shortest, in seconds.
+    const SHORTEST: u32 = 300;
+
+    /// Hours of the program's own.
+    pub const fn hours(hours: u32) -> Self {
+        Self(Span::from_secs(hours * 3600))
+    }
+
+    /// The time between two.
+    pub const fn duration(self) -> Duration {
+        self.0.duration()
+    }
+
+    /// The same as systemd writes it (systemd.time(7), calendar events).
+    pub fn calendar(self) -> String {
+        match self.0.0 {
+            86_400 => "*-*-* 00:00:00".to_owned(),
+            3600 => "*-*-* *:00:00".to_owned(),
+            n if n % 3600 == 0 => format!("*-*-* 00/{}:00:00", n / 3600),
+            n => format!("*-*-* *:00/{}:00", n / 60),
+        }
+    }
+}
+
+impl FromStr for Every {
+    type Err = BadValue;
+    fn from_str(text: &str) -> Result<Self, BadValue> {
+        const WANTED: &str = "a time that divides an hour or a day, such as 30m, 1h or 6h";
+        let span: Span = text.parse()?;
+        match span.0 {
+            n if n < Self::SHORTEST => Err(refuse(text, WANTED, "it is less than 5m")),
+            n if n % 60 == 0 && 3600 % n == 0 || n % 3600 == 0 && 86_400 % n == 0 => Ok(Self(span)),
+            _ => Err(refuse(text, WANTED, "its times would not be the same every day")),
+        }
+    }
+}
+
+impl fmt::Display for Every {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// How many are kept: 1 to 1000.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Keep(u16);
+
+amount!(Keep, "keep");
+
+impl Keep {
+    /// A number of the program's own.
+    pub const fn of(number: u16) -> Self {
+        Self(number)
+    }
+
+    /// The number.
+    pub fn get(self) -> usize {
+        self.0.into()
+    }
+}
+
+impl FromStr for Keep {
+    type Err = BadValue;
+    fn from_str(text: &str) -> Result<Self, BadValue> {
+        match digits(text).and_then(|n| u16::try_from(n).ok()) {
+            Some(number @ 1..=1000) => Ok(Self(number)),
+            _ => Err(refuse(text, "a number from 1 to 1000", "it is larger, 0, or no number")),
+        }
+    }
+}
+
+impl fmt::Display for Keep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// A number without sign, which `u64::from_str` would take.
 fn digits(text: &str) -> Option<u64> {
     if text.bytes().all(|b| b.is_ascii_digit()) { text.parse().ok() } else { None }
@@ -270,6 +356,37 @@ mod tests {
             prop_assert_eq!(Span(seconds).to_string().parse(), Ok(Span(seconds)));
             prop_assert_eq!(Rate(bytes).to_string().parse(), Ok(Rate(bytes)));
             prop_assert_eq!(Parallel(number).to_string().parse(), Ok(Parallel(number)));
+            prop_assert_eq!(Keep(number.into()).to_string().parse(), Ok(Keep(number.into())));
+        }
+    }
+
+    #[test]
+    fn what_is_done_every_so_often_is_done_at_the_same_times_of_every_day() {
+        for (text, calendar) in [
+            ("5m", "*-*-* *:00/5:00"),
+            ("300s", "*-*-* *:00/5:00"),
+            ("30m", "*-*-* *:00/30:00"),
+            ("1h", "*-*-* *:00:00"),
+            ("60m", "*-*-* *:00:00"),
+            ("6h", "*-*-* 00/6:00:00"),
+            ("24h", "*-*-* 00:00:00"),
+        ] {
+            let every: Every = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
+            assert_eq!(every.calendar(), calendar, "{text}");
+            assert_eq!(every.to_string().parse(), Ok(every), "{text}");
+        }
+        for (text, why) in [
+            ("4m", "less than 5m"),
+            ("1s", "less than 5m"),
+            ("7m", "not be the same every day"),
+            ("90m", "not be the same every day"),
+            ("5h", "not be the same every day"),
+            ("301s", "not be the same every day"),
+            ("48h", "not between 1s and 24h"),
+            ("daily", "does not end with"),
+        ] {
+            let error = text.parse::<Every>().expect_err(text).to_string();
+            assert!(error.contains(why), "{text}: {error}");
         }
     }
 }

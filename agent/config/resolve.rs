@@ -4,6 +4,7 @@
 //! default that was used is written down, so that `plan` can show it.
 
 mod cluster;
+mod etcd;
 mod flannel;
 mod install;
 mod kubeadm;

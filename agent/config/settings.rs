@@ -1,6 +1,7 @@
 //! Settings: the configuration as planners see it. Nothing in here is optional in the sense of "unset".
 
 mod certs;
+mod etcd;
 mod flannel;
 mod install;
 mod kubeadm;
@@ -12,14 +13,15 @@ use std::net::IpAddr;
 use serde::Serialize;
 
 pub use self::certs::{CaSettings, CertsSettings, ExtraCertificate, KeyKind, Signer, Usage};
+pub use self::etcd::{EtcdSettings, SnapshotSettings};
 pub use self::flannel::{FlannelBackend, FlannelEtcd, FlannelSettings, FlannelStore};
 pub use self::install::{
     ArtifactSettings, DownloadSettings, Form, ImageSettings, InstallSettings, LockSettings, Proxy, Vouch,
 };
 pub use self::kubeadm::{Join, KubeadmSettings};
 use super::values::{
-    Cidr, DnsDomain, HttpUrl, ImageName, InterfaceName, LabelKey, LabelValue, Limit, ModuleName, NodeName, RootPath,
-    Sha256, SysctlKey, UnitName,
+    Cidr, DnsDomain, HttpUrl, ImageName, InterfaceName, LabelKey, LabelValue, Limit, ModuleName, NodeName, Sha256,
+    SysctlKey, UnitName,
 };
 
 /// Where a value came from.
@@ -259,21 +261,6 @@ impl fmt::Display for PodNetwork {
             Self::Foreign => "none",
         })
     }
-}
-
-/// The cluster's store, as this node needs to know it.
-#[derive(Debug, Clone)]
-pub struct EtcdSettings {
-    /// Whether a member runs here.
-    pub member: bool,
-    /// All members by name; none where this node is the only one.
-    pub members: BTreeMap<NodeName, IpAddr>,
-    /// Where the API server reaches it.
-    pub endpoints: Vec<HttpUrl>,
-    /// Whether the member joins a cluster that is there already.
-    pub join: bool,
-    /// Where the member keeps its data.
-    pub data_dir: RootPath,
 }
 
 /// What the kernel step asks for.

@@ -273,6 +273,8 @@ fn known_releases_need_a_version_and_no_more() {
     assert_eq!(urls, [format!("http://10.10.30.1/release/etcd/v3.6.1/{file}"), upstream]);
     let settings::Form::Archive(members) = &etcd.form else { panic!("{etcd:?}") };
     assert_eq!(members[&"etcdctl".parse().expect("a name")], "etcd-v3.6.1-linux-{arch}/etcdctl");
+    let programs = |version| catalogue::known("etcd").expect("it is known").programs(version).count();
+    assert_eq!(["v3.4.23", "v3.5.0", "v3.6.1", "v4.0.0"].map(programs), [2, 3, 3, 3]);
 }
 
 #[test]
@@ -479,9 +481,16 @@ fn a_controller_and_its_defaults() {
     assert_eq!(programs, wanted);
     assert_eq!(settings.certs.service_account_key.as_str(), "/etc/kubernetes/pki/sa-key.pem");
     assert!(settings.limits.contains_key(&values::UnitName::literal("etcd.service")));
+    let of_snapshots = settings.defaults.iter().filter(|used| used.key.starts_with("etcd.snapshots."));
+    let of_snapshots: Vec<&str> = of_snapshots.map(|used| used.value.as_str()).collect();
+    assert_eq!(of_snapshots, ["/var/lib/etcd-snapshots", "true", "6h", "8"]);
 
     let apart = controller_with("cluster: { nodes: { e1: { role: etcd, address: 10.10.30.31 } } }");
     let apart = apart.unwrap_or_else(|errors| panic!("{errors}"));
+    let in_dns = controller_with("etcd: { discovery: etcd.example.com, join: true }");
+    let in_dns = in_dns.unwrap_or_else(|errors| panic!("{errors}"));
+    assert!(in_dns.etcd.members.is_empty() && in_dns.etcd.discovery.is_some(), "{:?}", in_dns.etcd);
+    assert_eq!(in_dns.etcd.endpoints, settings.etcd.endpoints, "the inventory has them");
     assert!(!apart.etcd.member, "the store has machines of its own");
     assert_eq!(apart.etcd.endpoints, ["https://10.10.30.31:2379".parse().expect("a URL")]);
 }
@@ -502,6 +511,14 @@ fn what_does_not_go_together_in_a_cluster() {
         ("cluster: { network: bridge, nodes: { w2: { address: 10.10.30.22 } } }", "there is none for w2"),
         ("etcd: { members: { c2: 10.10.30.12 } }", "a member runs on this node, c1"),
         ("etcd: { join: true }", "no other member to join"),
+        ("etcd: { discovery: etcd.example.com, members: { c1: 10.10.30.11 } }", "exclude each other"),
+        ("etcd: { discovery: etcd.example.com, member: false }", "no member of etcd runs here, and none is listed"),
+        ("etcd: { snapshots: { every: 5h } }", "divides an hour or a day"),
+        ("etcd: { snapshots: { every: 1m } }", "it is less than 5m"),
+        ("etcd: { snapshots: { keep: 0 } }", "a number from 1 to 1000"),
+        ("etcd: { snapshots: { dir: /var/lib/etcd/snapshots } }", "what loses the one would lose the other"),
+        ("etcd: { dataDir: /srv/etcd, snapshots: { dir: /srv/etcd } }", "lies in etcd.dataDir"),
+        ("etcd: { snapshots: { dir: 'var/lib' } }", "etcd.snapshots.dir"),
         ("etcd: { endpoints: ['http://10.10.30.11:2379'] }", "must start with https://"),
         ("pki: { etcd: { ca: /etc/kubernetes/pki/ca.pem } }", "every node's certificate would open the store"),
         ("pki: { extra: { web: { commonName: web, usages: [server] } } }", "names none: give dns or addresses"),

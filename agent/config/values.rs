@@ -15,7 +15,7 @@ pub use super::addresses::{Cidr, DnsDomain, HttpUrl};
 pub use super::digests::{KeyHash, Sha256, Sha512};
 pub use super::names::{CertName, CommonName, ImageName, LabelKey, LabelValue};
 pub use super::proxy::ProxyUrl;
-pub use super::quantities::{Limit, Parallel, Port, Rate, Span};
+pub use super::quantities::{Every, Keep, Limit, Parallel, Port, Rate, Span};
 pub use super::releases::{ArtifactName, ArtifactVersion, Version};
 
 /// A value was refused: what was wanted, and why this is not it.
@@ -143,6 +143,11 @@ impl RootPath {
             Some(0) | None => Self("/".to_owned()),
             Some(at) => Self(self.0[..at].to_owned()),
         }
+    }
+
+    /// Whether it lies below that directory, however deep.
+    pub fn is_below(&self, dir: &Self) -> bool {
+        self.0.strip_prefix(dir.0.trim_end_matches('/')).is_some_and(|rest| rest.len() > 1 && rest.starts_with('/'))
     }
 
     /// The last component; empty for `/`.
@@ -323,6 +328,8 @@ pub fn check_format(format: &str, text: &str) -> Result<(), BadValue> {
         "limit" => check::<Limit>(text),
         "span" => check::<Span>(text),
         "rate" => check::<Rate>(text),
+        "every" => check::<Every>(text),
+        "keep" => check::<Keep>(text),
         "parallel" => check::<Parallel>(text),
         "port" => check::<Port>(text),
         "proxy-url" => check::<ProxyUrl>(text),

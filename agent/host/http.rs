@@ -207,7 +207,7 @@ impl HttpError {
     }
 
     /// Whether another attempt may succeed: no answer, or one of the statuses that curl retries too.
-    pub(super) fn is_transient(&self) -> bool {
+    pub fn is_transient(&self) -> bool {
         match self {
             Self::NoAnswer { source, .. } => !source.is_redirect() && !source.is_builder(),
             Self::Stalled { .. } => true,

@@ -6,6 +6,8 @@
 //! A file is written whole: a fixed temporary name beside it (a killed run's is removed by the next), opened
 //! exclusively with mode 0600, then content, owner, mode, fsync, rename, fsync of the directory.
 
+mod trees;
+
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};

@@ -302,6 +302,33 @@ pub enum Event<'a> {
         /// Whole days until the first of them ends; negative afterwards.
         days_left: i64,
     },
+    /// A snapshot of etcd was taken.
+    SnapshotTaken {
+        /// The file.
+        path: &'a RootPath,
+        /// Its size.
+        bytes: u64,
+        /// The revision that the store had reached just before, if the member said so.
+        revision: Option<u64>,
+        /// How long it took.
+        took: Duration,
+    },
+    /// A snapshot of etcd was not taken, or older ones not removed.
+    SnapshotFailed {
+        /// Why not.
+        why: &'a str,
+        /// What to do; may be empty.
+        advice: &'a str,
+    },
+    /// A member's data was replaced by a snapshot.
+    StoreRestored {
+        /// The snapshot.
+        from: &'a str,
+        /// The member's data directory.
+        data_dir: &'a RootPath,
+        /// Where the data is that was there before.
+        kept: Option<&'a RootPath>,
+    },
     /// Bootstrap does nothing because a rollback asked for that.
     Held {
         /// When the rollback was.
@@ -361,6 +388,9 @@ impl Event<'_> {
             Self::KeptAside { .. } => "3af50c34f715463f95b6b8eb8f39a920",
             Self::JoinAwaited { .. } => "dff2980283c14326bdc621d6c27995ac",
             Self::NotRenewed { .. } => "78cff39b56c3409c914e1aeeb2904d23",
+            Self::SnapshotTaken { .. } => "c2d6261e405743c4aa1aef24c5cf2d94",
+            Self::SnapshotFailed { .. } => "6c87a8da9fef40e186defb872c7e633c",
+            Self::StoreRestored { .. } => "9ed553bc35194209851a36011322a730",
             Self::Held { .. } => "933ad59b4d404cb3bf0da277e270685a",
             Self::Undone { .. } => "e82de099e1264071bef65cdb430f53c2",
             Self::Kept { .. } => "3da418399ff54af0bb35df8bcc75dd27",
@@ -370,12 +400,13 @@ impl Event<'_> {
     /// How much it matters.
     pub fn level(&self) -> Level {
         match self {
-            Self::CommandFailed { .. } | Self::ResourceFailed { .. } => Level::Error,
+            Self::CommandFailed { .. } | Self::ResourceFailed { .. } | Self::SnapshotFailed { .. } => Level::Error,
             Self::NotRenewed { days_left, .. } if *days_left < LAST_DAYS => Level::Error,
             Self::NotProven { .. }
             | Self::Volatile { .. }
             | Self::KeptAside { .. }
             | Self::NotRenewed { .. }
+            | Self::StoreRestored { .. }
             | Self::Held { .. }
             | Self::Kept { .. }
             | Self::Retrying { .. }
@@ -482,6 +513,17 @@ impl Event<'_> {
                  a control-plane node{more}"
             ),
             Self::NotRenewed { pairs, .. } => format!("not renewed, and still in use as they are: {pairs}"),
+            Self::SnapshotTaken { path, bytes, revision, took } => {
+                let revision =
+                    revision.map_or_else(String::new, |revision| format!(" at revision {revision} or later"));
+                format!("took {path}, a snapshot of etcd{revision}, {} ({})", size(*bytes), seconds(*took))
+            }
+            Self::SnapshotFailed { why, advice: "" } => format!("snapshot of etcd failed: {why}"),
+            Self::SnapshotFailed { why, advice } => format!("snapshot of etcd failed: {why}\n  -> {advice}"),
+            Self::StoreRestored { from, data_dir, kept } => {
+                let kept = kept.map_or_else(String::new, |kept| format!("; what was there is kept as {kept}"));
+                format!("{data_dir} holds the snapshot {from}{kept}")
+            }
             Self::Held { since } => format!(
                 "nothing done: a rollback at {since} holds this node until its configuration changes or bootstrap --resume"
             ),
@@ -534,6 +576,17 @@ impl Event<'_> {
                 fields.result = Some("failed".into());
             }
             Self::TargetReady { took, .. } => fields.duration = Some(*took),
+            Self::SnapshotTaken { path, bytes, took, .. } => {
+                fields.resource = Some(path.to_string());
+                fields.result = Some("taken".into());
+                fields.bytes = Some(*bytes);
+                fields.duration = Some(*took);
+            }
+            Self::SnapshotFailed { .. } => fields.result = Some("failed".into()),
+            Self::StoreRestored { data_dir, .. } => {
+                fields.resource = Some(data_dir.to_string());
+                fields.result = Some("restored".into());
+            }
             Self::Fetching { bytes, took, .. } => {
                 fields.bytes = Some(*bytes);
                 fields.duration = Some(*took);

@@ -11,10 +11,12 @@ pub mod kubeadm;
 mod networks;
 mod pod_network;
 mod retired;
+mod snapshots;
 pub mod versions;
 
 use std::collections::BTreeSet;
 
+pub use self::components::etcd::{CLIENTS as ETCD_CLIENTS, peers as etcd_peers};
 use self::components::{Component, ConfigFile, Node};
 use crate::config::catalogue::IMAGES_UNIT;
 use crate::config::settings::{Origin, Role, Settings, Signer};
@@ -65,6 +67,7 @@ pub fn plan(settings: &Settings, facts: &Facts, identity: &Identity) -> Vec<Plan
     running.extend(networks::plan(&node, &mut all));
     if settings.etcd.member {
         all.extend(etcd_data(settings));
+        running.extend(snapshots::plan(settings, &mut all));
     }
     for component in node.components() {
         running.push(program(component, &why, &mut all));

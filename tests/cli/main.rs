@@ -11,6 +11,7 @@ mod config;
 mod docs;
 mod download;
 mod etcd;
+mod etcd_snapshots;
 mod faulty;
 mod flannel;
 mod free_port;

@@ -1,5 +1,5 @@
 //! A store of two machines, by what `nodeagent cloud-config` makes of it: real etcd, whose members and clients must show a
-//! certificate of its own CA, and which never begins anew where its data is gone.
+//! certificate of its own CA, which never begins anew where its data is gone, and which goes back to a snapshot.
 
 use std::{fs, time::Duration};
 
@@ -14,27 +14,27 @@ use crate::harness::{
     cluster::{self, Machine},
 };
 
-const FIRST: &str = "10.10.30.31";
-const SECOND: &str = "10.10.30.32";
+pub const FIRST: &str = "10.10.30.31";
+pub const SECOND: &str = "10.10.30.32";
 
-const MACHINES: [Machine; 2] = [
+pub const MACHINES: [Machine; 2] = [
     Machine { name: "etcd-1", role: "etcd", address: FIRST },
     Machine { name: "etcd-2", role: "etcd", address: SECOND },
 ];
 
 /// For both members to have found each other.
-const HEALTHY: Duration = Duration::from_mins(3);
+pub const HEALTHY: Duration = Duration::from_mins(3);
 
 const PKI: &str = "/etc/kubernetes/pki";
 
 /// The arguments of a pair in `pki.dir`, or of a file elsewhere.
-fn pair(file: &str) -> [String; 2] {
+pub fn pair(file: &str) -> [String; 2] {
     let path = if file.starts_with('/') { file.to_owned() } else { format!("{PKI}/{file}") };
     [format!("--cert={path}"), format!("--key={path}")]
 }
 
 /// Runs etcdctl against both members, as whoever has this pair.
-fn etcdctl(node: &Node<'_>, pair: &[String], args: &[&str]) -> Result<String> {
+pub fn etcdctl(node: &Node<'_>, pair: &[String], args: &[&str]) -> Result<String> {
     let endpoints = format!("--endpoints=https://{FIRST}:2379,https://{SECOND}:2379");
     let ca = format!("--cacert={PKI}/etcd-ca.pem");
     let login: Vec<&str> = pair.iter().map(String::as_str).collect();
@@ -78,6 +78,54 @@ fn serial(node: &Node<'_>) -> Result<String> {
     let from = shown.find("-----BEGIN CERTIFICATE-----").with_context(|| format!("no certificate: {shown}"))?;
     node.write("/root/served.pem", &shown.as_bytes()[from..])?;
     node.ok(&["openssl", "x509", "-in", "/root/served.pem", "-noout", "-serial"])
+}
+
+/// A snapshot of one member, restored on both: what came since is gone, and they find each other, although the first is
+/// started long before there is a second one of its kind.
+fn restored_on_both(first: &Node<'_>, second: &Node<'_>) -> Result<()> {
+    const COPY: &str = "/root/snapshot.db";
+    let server = pair("etcd-server.pem");
+    let (code, file, told) = agent(first, &["etcd", "snapshot"])?;
+    ensure!(code == 0, "{told}");
+    second.write_as(COPY, &first.read(file.trim())?, 0o600)?;
+    etcdctl(first, &server, &["put", "greeting", "good bye"])?;
+    etcdctl(first, &server, &["put", "late", "yes"])?;
+    let before = cluster_id(first)?;
+    for node in [first, second] {
+        node.ok(&["systemctl", "stop", "etcd.service"])?;
+    }
+    let (code, shown, told) = agent(first, &["etcd", "restore", file.trim(), "--yes"])?;
+    ensure!(code == 0 && shown.contains("The member waits for the others"), "{code}: {shown}{told}");
+    ensure!(first.property("etcd.service", "ActiveState")? == "activating", "alone it is no cluster");
+    let kept = first.ok(&["sh", "-c", "ls -d /var/lib/etcd/member-before-*"])?;
+    ensure!(kept.lines().count() == 1, "{kept}");
+    let (code, shown, told) = agent(second, &["etcd", "restore", COPY, "--yes"])?;
+    ensure!(code == 0 && shown.contains("The member is ready."), "{code}: {shown}{told}");
+    first.wait_until("both members to be healthy", HEALTHY, |node| etcdctl(node, &server, &["endpoint", "health"]))?;
+    for node in [first, second] {
+        ensure!(
+            etcdctl(node, &server, &["get", "--print-value-only", "greeting"])?.trim() == "hello",
+            "it is not back"
+        );
+        ensure!(etcdctl(node, &server, &["get", "late"])?.trim().is_empty(), "what came since is there");
+    }
+    ensure!(cluster_id(first)? == cluster_id(second)? && cluster_id(first)? != before, "it is the old cluster");
+    // They were members before, and are: the guard lets them start again.
+    second.ok(&["systemctl", "restart", "etcd.service"])?;
+    second.wait_until("the member to come back", HEALTHY, |node| {
+        etcdctl(node, &server, &["endpoint", "health"])?;
+        etcdctl(node, &server, &["put", "after", "yes"])
+    })?;
+    Ok(())
+}
+
+/// What a member takes its cluster for: it says so in each answer to a peer.
+fn cluster_id(node: &Node<'_>) -> Result<String> {
+    let pair = pair("etcd-server.pem");
+    let command = ["env", "ETCDCTL_API=3", "/opt/bin/etcdctl", "--cacert=/etc/kubernetes/pki/etcd-ca.pem"];
+    let command = [&command[..], &[&pair[0], &pair[1], "endpoint", "status", "--write-out=json"]].concat();
+    let status: Value = serde_json::from_str(&node.ok(&command)?)?;
+    Ok(status[0]["Status"]["header"]["cluster_id"].to_string())
 }
 
 #[test]
@@ -134,6 +182,6 @@ fn members_and_clients_show_certificates_of_the_stores_own_ca() -> Result<()> {
         second.ok(&["systemctl", "start", "etcd.service"])?;
         second
             .wait_until("the member to come back", HEALTHY, |node| etcdctl(node, &server, &["endpoint", "health"]))?;
-        Ok(())
+        restored_on_both(first, second)
     })
 }

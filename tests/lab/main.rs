@@ -15,6 +15,8 @@ mod csr;
 mod drill;
 mod edge;
 mod etcd;
+mod etcd_discovery;
+mod etcd_snapshots;
 mod flannel;
 mod ha;
 mod harness;

@@ -26,6 +26,8 @@ need systemd-nspawn systemd-container
 need nginx nginx-light
 need cfssl golang-cfssl
 need etcd etcd-server
+# The name server that etcd finds its members by.
+need dnsmasq dnsmasq-base
 need strace strace
 # What tests/lab/kubernetes.sh builds with.
 need go golang-go

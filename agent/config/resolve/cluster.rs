@@ -1,13 +1,12 @@
-//! The cluster: its networks, its machines, its store.
+//! The cluster: its networks and its machines.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::collections::BTreeMap;
 
 use super::{Resolver, literal};
 use crate::config::defaults;
-use crate::config::document::{Cluster, Etcd, Machine};
-use crate::config::settings::{ClusterSettings, EtcdSettings, NameChoice, NodeEntry, PodNetwork, Role};
-use crate::config::values::{Cidr, HttpUrl, NodeName, RootPath};
+use crate::config::document::{Cluster, Machine};
+use crate::config::settings::{ClusterSettings, NameChoice, NodeEntry, PodNetwork, Role};
+use crate::config::values::{Cidr, NodeName};
 
 impl Resolver<'_> {
     pub(super) fn cluster(&mut self, cluster: Cluster, own: &NameChoice) -> ClusterSettings {
@@ -139,85 +138,6 @@ impl Resolver<'_> {
             self.refuse("cluster.nodes", format!("this node, {own}, is not among them, and so has no podCIDR"));
         }
         network
-    }
-
-    pub(super) fn etcd(&mut self, etcd: Etcd, cluster: &ClusterSettings, own: &NameChoice) -> EtcdSettings {
-        let of_role = |role| -> BTreeMap<NodeName, IpAddr> {
-            let nodes = cluster.nodes.iter().filter(|(_, entry)| entry.role == role);
-            nodes.map(|(name, entry)| (name.clone(), entry.address)).collect()
-        };
-        let etcd_nodes = of_role(Role::Etcd);
-        let apart = !etcd_nodes.is_empty();
-        let members = match (etcd.members.is_empty(), apart) {
-            (false, _) => etcd.members,
-            (true, true) => etcd_nodes,
-            (true, false) => of_role(Role::Controller),
-        };
-        let default = match self.role {
-            Role::Etcd => true,
-            Role::Controller => !apart,
-            Role::Worker | Role::Edge | Role::Kubeadm => false,
-        };
-        let member = match (self.role, etcd.member) {
-            (Role::Etcd, Some(false)) => {
-                self.refuse("etcd.member", "a member is all that a node of role etcd runs");
-                true
-            }
-            (role @ (Role::Worker | Role::Edge | Role::Kubeadm), Some(true)) => {
-                self.refuse("etcd.member", format!("no member runs on a node of role {role}"));
-                false
-            }
-            (_, given) => given.unwrap_or(default),
-        };
-        if let NameChoice::Pinned(own) = own
-            && member
-            && !members.is_empty()
-            && !members.contains_key(own)
-        {
-            let names: BTreeSet<&str> = members.keys().map(NodeName::as_str).collect();
-            let names = names.into_iter().collect::<Vec<_>>().join(", ");
-            self.refuse("etcd.members", format!("a member runs on this node, {own}, which is not among them: {names}"));
-        }
-        if etcd.join && members.len() < 2 {
-            self.refuse("etcd.join", "there is no other member to join: list all of them in etcd.members");
-        }
-        let endpoints = self.endpoints(etcd.endpoints, &members, member);
-        let data_dir = if member {
-            self.or_default("etcd.dataDir", etcd.data_dir, RootPath::literal(defaults::ETCD_DATA))
-        } else {
-            etcd.data_dir.unwrap_or_else(|| RootPath::literal(defaults::ETCD_DATA))
-        };
-        EtcdSettings { member, members, endpoints, join: etcd.join, data_dir }
-    }
-
-    /// Where the API server reaches the store.
-    fn endpoints(
-        &mut self,
-        given: Option<Vec<HttpUrl>>,
-        members: &BTreeMap<NodeName, IpAddr>,
-        member: bool,
-    ) -> Vec<HttpUrl> {
-        const KEY: &str = "etcd.endpoints";
-        let url = |address: IpAddr| HttpUrl::https(address, defaults::ETCD_CLIENT_PORT);
-        if let Some(given) = given {
-            for url in &given {
-                self.https(KEY, url, "the whole cluster's Secrets go there");
-            }
-            return given;
-        }
-        let default: Vec<HttpUrl> = if members.is_empty() {
-            vec![url(std::net::Ipv4Addr::LOCALHOST.into())]
-        } else {
-            members.values().copied().map(url).collect()
-        };
-        if self.role == Role::Controller {
-            if members.is_empty() && !member {
-                self.refuse(KEY, "is missing: no member of etcd runs here, and none is listed");
-            }
-            let shown: Vec<&str> = default.iter().map(HttpUrl::as_str).collect();
-            self.used(KEY, shown.join(", "));
-        }
-        default
     }
 }
 

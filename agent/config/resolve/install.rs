@@ -108,7 +108,8 @@ impl Resolver<'_> {
         let members = given.members.into_iter().map(|(program, path)| (program, catalogue::fill(&path, &version)));
         let mut members: BTreeMap<ArtifactName, String> = members.collect();
         if let (Some(known), true) = (known, members.is_empty()) {
-            let own = known.members.iter().map(|(program, path)| (literal(program), catalogue::fill(path, &version)));
+            let own =
+                known.programs(&version).map(|(program, path)| (literal(program), catalogue::fill(path, &version)));
             members = own.collect();
         }
         for (program, path) in &members {

@@ -2,12 +2,19 @@
 
 use super::Resolver;
 use crate::config::document::{Kubeadm, Pki};
-use crate::config::settings::{CaSettings, CertsSettings, ClusterSettings, Join, KeyKind, KubeadmSettings, Role, Signer};
+use crate::config::settings::{
+    CaSettings, CertsSettings, ClusterSettings, Join, KeyKind, KubeadmSettings, Role, Signer,
+};
 use crate::config::values::RootPath;
 use crate::config::{defaults, kubeadm};
 
 impl Resolver<'_> {
-    pub(super) fn kubeadm(&mut self, given: Kubeadm, certs: Option<&CertsSettings>, cluster: &ClusterSettings) -> KubeadmSettings {
+    pub(super) fn kubeadm(
+        &mut self,
+        given: Kubeadm,
+        certs: Option<&CertsSettings>,
+        cluster: &ClusterSettings,
+    ) -> KubeadmSettings {
         const KEY: &str = "kubeadm.ignorePreflightErrors";
         let ignored_errors = given.ignore_preflight_errors;
         if self.role != Role::Kubeadm && !ignored_errors.is_empty() {

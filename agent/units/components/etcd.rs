@@ -3,10 +3,12 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::{Component, Node};
-use crate::config::values::{NodeName, UnitName};
+use crate::config::settings::Settings;
+use crate::config::values::UnitName;
+use crate::identity::Identity;
 
 /// etcd's registered ports (<https://www.iana.org/assignments/service-names-port-numbers>).
-const CLIENTS: u16 = 2379;
+pub const CLIENTS: u16 = 2379;
 const PEERS: u16 = 2380;
 
 pub fn component(node: &Node<'_>) -> Component {
@@ -15,12 +17,14 @@ pub fn component(node: &Node<'_>) -> Component {
     let [server, peer] = ["etcd-server", "etcd-peer"].map(|name| node.pair(name));
     let ca = &node.settings.certs.etcd.ca;
     let name = &node.identity.name;
-    let of = |(name, address): (&NodeName, &IpAddr)| format!("{name}={}", url(*address, PEERS));
-    let mut members: Vec<String> = etcd.members.iter().map(of).collect();
-    if members.is_empty() {
-        members.push(of((name, &own)));
-    }
-    let (clients, peers) = (url(own, CLIENTS), url(own, PEERS));
+    let (members, peers) = peers(node.settings, node.identity);
+    let cluster = if let Some(domain) = &etcd.discovery {
+        format!("--discovery-srv={domain}")
+    } else {
+        let members: Vec<String> = members.iter().map(|(name, url)| format!("{name}={url}")).collect();
+        format!("--initial-cluster={}", members.join(","))
+    };
+    let clients = url(own, CLIENTS);
     Component {
         unit_file: include_str!("../../../units/etcd.service"),
         files: Vec::new(),
@@ -31,7 +35,7 @@ pub fn component(node: &Node<'_>) -> Component {
             format!("--advertise-client-urls={clients}"),
             format!("--listen-peer-urls={peers}"),
             format!("--initial-advertise-peer-urls={peers}"),
-            format!("--initial-cluster={}", members.join(",")),
+            cluster,
             format!("--initial-cluster-state={}", if etcd.join { "existing" } else { "new" }),
             format!("--initial-cluster-token={}", node.settings.cluster.name),
             format!("--cert-file={server}"),
@@ -47,6 +51,18 @@ pub fn component(node: &Node<'_>) -> Component {
         vars: vec![("DATA_DIR", etcd.data_dir.to_string())],
         unit,
     }
+}
+
+/// Where members reach each other: every member's name and URL, as far as they are listed, and this one's URL.
+pub fn peers(settings: &Settings, identity: &Identity) -> (Vec<(String, String)>, String) {
+    let own = url(identity.address, PEERS);
+    let of = |address: &IpAddr| url(*address, PEERS);
+    let mut all: Vec<(String, String)> =
+        settings.etcd.members.iter().map(|(name, address)| (name.to_string(), of(address))).collect();
+    if all.is_empty() {
+        all.push((identity.name.to_string(), own.clone()));
+    }
+    (all, own)
 }
 
 fn url(address: IpAddr, port: u16) -> String {

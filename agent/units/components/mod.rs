@@ -5,7 +5,7 @@
 
 mod api_server;
 mod controller_manager;
-mod etcd;
+pub mod etcd;
 mod flanneld;
 mod kube_proxy;
 pub mod kubelet;

@@ -44,16 +44,18 @@ fn the_examples_are_what_it_makes() -> Result<()> {
 }
 
 #[test]
-fn the_units_in_the_example_for_pasting_are_those_of_the_repository() -> Result<()> {
-    let worker = example("worker.yaml")?;
-    for unit in ["nodeagent-fetch.service", "nodeagent.service"] {
+fn the_units_in_the_examples_for_pasting_are_those_of_the_repository() -> Result<()> {
+    let examples = ["worker.yaml", "kubeadm.yaml"];
+    let units = ["nodeagent-fetch.service", "nodeagent.service"];
+    for (name, unit) in examples.into_iter().flat_map(|name| units.map(|unit| (name, unit))) {
+        let user_data = example(name)?;
         let text = fs::read_to_string(repository("units").join(unit))?;
         let indented: String = text
             .lines()
             .map(|line| if line.is_empty() { "\n".to_owned() } else { format!("      {line}\n") })
             .collect();
         let head = format!("  - path: /etc/systemd/system/{unit}\n    permissions: \"0644\"\n    content: |\n");
-        ensure!(worker.contains(&format!("{head}{indented}\n")), "cloud-config/worker.yaml has another {unit}");
+        ensure!(user_data.contains(&format!("{head}{indented}\n")), "cloud-config/{name} has another {unit}");
     }
     Ok(())
 }
@@ -162,7 +164,7 @@ fn each_example_is_taken_by_whom_it_is_for() -> Result<()> {
                 "user-data.coreos" => stand_in_for_coreos_cloudinit(&path),
                 "config.ign" => ignition_validate(&path),
                 "config.bu" => stand_in_for_butane(&yaml_1_1(&path)?).map(drop),
-                "worker.yaml" => template_check(&path),
+                "worker.yaml" | "kubeadm.yaml" => template_check(&path),
                 "cluster.yaml" | "cluster-etcd.yaml" => Operator::of(&fs::read_to_string(&path)?).map(drop),
                 _ => bail!("nobody looks at {}", path.display()),
             }
@@ -171,7 +173,7 @@ fn each_example_is_taken_by_whom_it_is_for() -> Result<()> {
         }
     }
     let of_roles = ["user-data", "user-data.coreos", "config.ign", "config.bu"].map(|name| judged.get(name).copied());
-    ensure!(of_roles == [Some(4); 4] && judged.len() == 7, "{judged:?}");
+    ensure!(of_roles == [Some(4); 4] && judged.len() == 8, "{judged:?}");
     Ok(())
 }
 

@@ -1,8 +1,9 @@
-//! An answer without an end: one JSON document per line, as they come (Kubernetes' watch).
+//! An answer without an end: one JSON document per line, as they come (Kubernetes' watch, and
+//! the streams of etcd's gateway).
 
 use std::time::Duration;
 
-use reqwest::Response;
+use reqwest::{RequestBuilder, Response};
 use serde_json::Value;
 use tokio::time::timeout;
 
@@ -23,16 +24,28 @@ impl Server<'_> {
     /// [`Server::get`].
     pub async fn watch(&self, path: &str) -> Result<Watch, HttpError> {
         let url = self.base.join(path).to_string();
-        let stalled = || HttpError::Stalled { url: url.clone(), bytes: 0, within: ANSWER };
-        let response = timeout(ANSWER, self.client.get(&url).send()).await.map_err(|_| stalled())?;
-        let response = response.map_err(|source| HttpError::no_answer(&url, source))?;
-        if response.status().is_success() {
-            return Ok(Watch { url, response, rest: Vec::new(), bytes: 0 });
-        }
-        match whole(&url, response).await {
-            Err(error) => Err(error),
-            Ok(_) => Err(bad(&url, "the answer is none that can be watched".to_owned())),
-        }
+        let request = self.client.get(&url);
+        begun(url, request).await
+    }
+
+    /// The same of an answer to JSON that is posted.
+    pub async fn post_for_many(&self, path: &str, body: &Value) -> Result<Watch, HttpError> {
+        let url = self.base.join(path).to_string();
+        let request = self.client.post(&url).json(body);
+        begun(url, request).await
+    }
+}
+
+async fn begun(url: String, request: RequestBuilder) -> Result<Watch, HttpError> {
+    let stalled = |_| HttpError::Stalled { url: url.clone(), bytes: 0, within: ANSWER };
+    let response = timeout(ANSWER, request.send()).await.map_err(stalled)?;
+    let response = response.map_err(|source| HttpError::no_answer(&url, source))?;
+    if response.status().is_success() {
+        return Ok(Watch { url, response, rest: Vec::new(), bytes: 0 });
+    }
+    match whole(&url, response).await {
+        Err(error) => Err(error),
+        Ok(_) => Err(bad(&url, "the answer is none that can be watched".to_owned())),
     }
 }
 

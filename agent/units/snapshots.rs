@@ -1,0 +1,125 @@
+//! Snapshots of etcd: the unit that takes one, its timer, and what of both follows from the settings.
+
+use super::{RootPath, UNIT_DIR, planned, service, writable};
+use crate::config::settings::{Origin, Settings};
+use crate::config::values::UnitName;
+use crate::engine::change::{Change, Debt, Meta, Verb};
+use crate::engine::file::{ManagedDir, ManagedFile};
+use crate::engine::resource::{CannotTell, Delta, Diff, Planned, Resource, Seen, Thing};
+use crate::engine::unitfile::UnitFile;
+use crate::host::seen::Entry;
+
+const SERVICE: (&str, &str) =
+    ("nodeagent-etcd-snapshot.service", include_str!("../../units/nodeagent-etcd-snapshot.service"));
+const TIMER: (&str, &str) =
+    ("nodeagent-etcd-snapshot.timer", include_str!("../../units/nodeagent-etcd-snapshot.timer"));
+
+/// The directory that the unit file itself makes and may write to (`StateDirectory=`).
+const USUAL: &str = "/var/lib/etcd-snapshots";
+
+/// Members that were made together read their stores one after the other: spread over a tenth of the time between two.
+const SPREAD: u64 = 10;
+
+/// What a member's snapshots need, and the start of their timer; where they are switched off, its end.
+pub fn plan(settings: &Settings, all: &mut Vec<Planned>) -> Vec<Planned> {
+    let snapshots = &settings.etcd.snapshots;
+    let why = settings.origins.of("etcd.snapshots");
+    let timer = UnitName::literal(TIMER.0);
+    if !snapshots.enabled {
+        return off(&timer, &why);
+    }
+    let mut after = Vec::new();
+    let mut file = |name: &str, path: RootPath, text: &str, owes: Vec<Debt>| {
+        after.push(Thing::Stat(path.clone()));
+        let file = ManagedFile::unit(path, &UnitFile::parse(text));
+        all.push(planned(name.to_owned(), &why, owes, Box::new(file)));
+    };
+    let dir = RootPath::literal(UNIT_DIR);
+    file(SERVICE.0, dir.join(SERVICE.0), SERVICE.1, vec![Debt::DaemonReload]);
+    let every = snapshots.every;
+    let spread = every.duration().as_secs() / SPREAD;
+    let text = format!(
+        "# Written by nodeagent: what etcd.snapshots.every says.\n\
+         [Timer]\nOnCalendar=\nOnCalendar={}\nRandomizedDelaySec={spread}s\n",
+        every.calendar()
+    );
+    let path = dir.join(&format!("{}.d/80-nodeagent-every.conf", TIMER.0));
+    file("etcd-snapshots-every", path, &text, vec![Debt::DaemonReload, Debt::Restart(timer.clone())]);
+    if snapshots.dir.as_str() != USUAL {
+        let text =
+            format!("# Written by nodeagent: where etcd.snapshots.dir is.\n[Service]\n{}", writable(&snapshots.dir));
+        let path = dir.join(&format!("{}.d/80-nodeagent-dir.conf", SERVICE.0));
+        file("etcd-snapshots-path", path, &text, vec![Debt::DaemonReload]);
+        // The unit cannot be given a directory that is not there.
+        let made = ManagedDir { path: snapshots.dir.clone(), meta: Meta::root(0o700) };
+        after.push(Thing::Stat(snapshots.dir.clone()));
+        all.push(planned("etcd-snapshots-dir".to_owned(), &why, Vec::new(), Box::new(made)));
+    }
+    vec![service(&timer, TIMER.1, after, &why, all)]
+}
+
+fn off(timer: &UnitName, why: &Origin) -> Vec<Planned> {
+    let link = RootPath::literal(UNIT_DIR).join(&format!("timers.target.wants/{timer}"));
+    let disabled = Disabled { link };
+    let stopped = Stopped { unit: timer.clone() };
+    vec![
+        planned(format!("{}-disabled", timer.stem()), why, vec![Debt::DaemonReload], Box::new(disabled)),
+        planned(format!("{timer}-stopped"), why, Vec::new(), Box::new(stopped)),
+    ]
+}
+
+/// A unit that no boot starts.
+struct Disabled {
+    link: RootPath,
+}
+
+impl Resource for Disabled {
+    fn summary(&self) -> String {
+        format!("{} disabled", self.link.name())
+    }
+
+    fn reads(&self) -> Vec<Thing> {
+        vec![Thing::Stat(self.link.clone())]
+    }
+
+    fn makes(&self) -> Vec<Thing> {
+        vec![Thing::Stat(self.link.clone())]
+    }
+
+    fn diff(&self, seen: &Seen) -> Result<Diff, CannotTell> {
+        let Entry::Link(to) = seen.entry(&self.link)? else { return Ok(Diff::Same) };
+        Ok(Diff::Differs {
+            shown: vec![Delta::new("link", format!("link to {to}"), "")],
+            known: vec![Change::Remove { path: self.link.clone() }],
+        })
+    }
+}
+
+/// A unit that does not run.
+struct Stopped {
+    unit: UnitName,
+}
+
+impl Resource for Stopped {
+    fn summary(&self) -> String {
+        format!("{} stopped", self.unit)
+    }
+
+    fn reads(&self) -> Vec<Thing> {
+        vec![Thing::Unit(self.unit.clone())]
+    }
+
+    fn makes(&self) -> Vec<Thing> {
+        vec![Thing::Unit(self.unit.clone())]
+    }
+
+    fn diff(&self, seen: &Seen) -> Result<Diff, CannotTell> {
+        match seen.unit(&self.unit)? {
+            Some(sight) if matches!(sight.active.as_str(), "active" | "activating") => Ok(Diff::Differs {
+                shown: vec![Delta::new("state", &sight.active, "inactive")],
+                known: vec![Change::Job { unit: self.unit.clone(), verb: Verb::Stop }],
+            }),
+            _ => Ok(Diff::Same),
+        }
+    }
+}
