@@ -116,10 +116,10 @@ fn a_worker_has_what_its_flannel_takes_and_nothing_of_it_without() {
     assert!(tree.read("etc/kubernetes/flannel.conf").contains("kubelet-client.pem"));
     insta::assert_snapshot!(tree.read("etc/kubernetes/flannel-network.json"), @r#"
     {
+      "Network": "10.244.0.0/16",
       "Backend": {
         "Type": "vxlan"
-      },
-      "Network": "10.244.0.0/16"
+      }
     }
     "#);
     insta::assert_snapshot!(tree.read("etc/kubernetes/flannel.conflist"), @r#"
@@ -128,17 +128,17 @@ fn a_worker_has_what_its_flannel_takes_and_nothing_of_it_without() {
       "name": "nodeagent",
       "plugins": [
         {
+          "type": "flannel",
           "delegate": {
             "hairpinMode": true,
             "isDefaultGateway": true
-          },
-          "type": "flannel"
+          }
         },
         {
+          "type": "portmap",
           "capabilities": {
             "portMappings": true
-          },
-          "type": "portmap"
+          }
         }
       ]
     }

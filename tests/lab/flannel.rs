@@ -18,7 +18,7 @@ const ALL: [&str; 3] = ["controller-1", "worker-1", "worker-2"];
 const WORKERS: [&str; 2] = ["worker-1", "worker-2"];
 
 /// For units to come up, or not to.
-const SOON: Duration = Duration::from_mins(2);
+const SOON: Duration = Duration::from_mins(3);
 
 const SUBNET_FILE: &str = "/run/flannel/subnet.env";
 const CONFLIST: &str = "/etc/cni/net.d/10-flannel.conflist";
@@ -93,7 +93,7 @@ fn a_node_speaks_for_itself_alone(cluster: &Cluster<'_>) -> Result<()> {
 /// A node whose flannel has no subnet in this boot is not ready, whatever it had in the one before.
 fn is_not_ready_before_it_has_a_subnet(cluster: &mut Cluster<'_>, name: &'static str) -> Result<()> {
     const HOLD: &str = "/etc/systemd/system/flanneld.service.d/00-hold.conf";
-    let hold = "[Service]\nExecStartPre=/opt/bin/nodeagent wait --timeout 5m file:/root/go\n";
+    let hold = "[Service]\nExecStartPre=/opt/bin/nodeagent wait --timeout 5m file:/etc/go\n";
     cluster.node(name)?.write(HOLD, hold.as_bytes())?;
     cluster.node(name)?.ok(&["sync"])?;
     cluster.node_mut(name)?.kill()?;
@@ -109,7 +109,7 @@ fn is_not_ready_before_it_has_a_subnet(cluster: &mut Cluster<'_>, name: &'static
     })?;
     let node = cluster.node(name)?;
     ensure!(!node.exists(CONFLIST) && !node.exists(SUBNET_FILE), "it has a network of the boot before");
-    node.write("/root/go", b"")?;
+    node.write("/etc/go", b"")?;
     cluster.wait_until_ready(&[name])?;
     ensure!(node_has_network(cluster.node(name)?), "it has none");
     cluster.node(name)?.ok(&["rm", HOLD])?;
@@ -251,13 +251,14 @@ fn an_etcd_of_flannels_own_gives_subnets_and_everything_waits_for_them() -> Resu
         let pair = [fs::read(file("flannel.pem"))?, fs::read(file("flannel-key.pem"))?].concat();
         node.write_as("/etc/nodeagent/flannel.pem", &pair, 0o600)?;
         node.write_as("/usr/bin/etcdctl", &fs::read(program("etcdctl")?)?, 0o755)?;
-        node.boot()?;
+        node.power_on()?;
 
-        // The etcd has no configuration yet, and so nobody has a subnet. containerd ran before the agent came.
-        waits_for_the_subnet(&node, "kubelet.service")?;
-        waits_for_the_subnet(&node, "nodeagent-flannel.service")?;
+        // The etcd has no configuration yet, and so nobody has a subnet. containerd ran before the agent came, which restarts
+        // it for its limits, and starts the kubelet afterwards.
+        waits_for_the_subnet(&node, "containerd.service")?;
         is_active(&node, "flanneld.service")?;
         ensure!(!node.exists(CONFLIST), "there is a network without a subnet");
+        ensure!(node.property("kubelet.service", "MainPID")? == "0", "the kubelet runs without a subnet");
         configure()?;
         bootstrapped(&node)?;
         nothing_to_do(&node)?;
@@ -268,10 +269,11 @@ fn an_etcd_of_flannels_own_gives_subnets_and_everything_waits_for_them() -> Resu
         etcdctl(&["del", "/coreos.com/network/config"])?;
         node.ok(&["sync"])?;
         node.kill()?;
-        node.boot()?;
+        node.power_on()?;
         waits_for_the_subnet(&node, "containerd.service")?;
-        let kubelet = node.property("kubelet.service", "ActiveState")?;
-        ensure!(kubelet == "activating" && !node.exists(CONFLIST), "the kubelet is {kubelet}");
+        waits_for_the_subnet(&node, "nodeagent-flannel.service")?;
+        ensure!(!node.exists(CONFLIST), "there is a network of the boot before");
+        ensure!(node.property("kubelet.service", "MainPID")? == "0", "the kubelet runs without a subnet");
         configure()?;
         is_active(&node, "containerd.service")?;
         is_active(&node, "kubelet.service")?;
