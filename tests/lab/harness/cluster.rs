@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::statvfs::statvfs;
 use serde_json::{Value, json};
 
 use super::{
@@ -90,10 +91,24 @@ pub fn yaml(lab: &Lab, machines: &[Machine]) -> Result<String> {
     ))
 }
 
+/// Kubelets evict pods while less than 15 % of the file system with their images is free, and all of them have this one.
+fn ensure_room(cache: &Path) -> Result<()> {
+    const LEAST: u64 = 16;
+    let of = statvfs(cache).with_context(|| format!("look at the file system of {}", cache.display()))?;
+    let free = of.blocks_available() * 100 / of.blocks().max(1);
+    ensure!(
+        free >= LEAST,
+        "{free} % of the file system of {} is free: make it {LEAST}, or no pod stays",
+        cache.display()
+    );
+    Ok(())
+}
+
 impl<'lab> Cluster<'lab> {
     /// Runs `nodeagent cloud-config` on `yaml`, and makes the machines that it lists, each with what an operator would
     /// carry to it. None is booted.
     pub fn new(lab: &'lab Lab, yaml: &str, machines: &[Machine]) -> Result<Self> {
+        ensure_room(lab.cache())?;
         let directory = lab.directory().join("operator");
         fs::create_dir_all(&directory).with_context(|| format!("create {}", directory.display()))?;
         let kubectl = kubernetes::programs(lab.cache())?.join("kubectl");
