@@ -179,7 +179,7 @@ fn ended(restored: &Restored) -> String {
         let _ = writeln!(
             text,
             "This release of etcd cannot keep the store's revision from going back: restart kubelet.service and \
-             kube-proxy.service on every other node{}, which would else wait for changes that come never.",
+             kube-proxy.service on every other node{}, which would otherwise wait for changes that never come.",
             if restored.ready { "" } else { ", and on controllers all of Kubernetes' units" }
         );
     }
