@@ -42,7 +42,7 @@ fn what_does_not_go_together_with_flannel() {
     let plain = "{ etcd: { endpoints: ['http://10.10.30.41:2379'], ca: /c, pair: /p } }";
     let named = "etcd: { endpoints: ['https://store.example:2379'] }";
     for (flannel, drop_in, message) in [
-        ("{}", "cluster: { network: none }", "cluster.network is none: set it to flannel"),
+        ("{ backend: vxlan }", "cluster: { network: none }", "cluster.network is none: set it to flannel"),
         ("{}", "cluster: { nodes: { w1: { podCIDR: 10.244.1.0/24 } } }", "flannel gives each node its part"),
         ("{}", "cluster: { podCIDR: 10.244.0.0/25 }", "no room for a /24"),
         ("{}", "cluster: { podCIDR: 'fd00:10::/56' }", "IPv4 alone"),
