@@ -171,21 +171,22 @@ fn of_etcd(flags: &Flags) -> io::Result<Lease> {
     let network = text(&config["Network"])?;
     let first = network.split_once(".0.0/").ok_or_else(|| Error::other(format!("{network} is no /16")))?.0;
     let address = flag(flags, "iface")?;
-    let leased = etcdctl(&["get", "--prefix", &format!("{prefix}/subnets/")])?;
-    let lines: Vec<&str> = leased.lines().collect();
-    let leases = lines.chunks(2).filter_map(|pair| Some((pair[0].rsplit('/').next()?.replace('-', "/"), pair.get(1)?)));
-    let mut leases: Vec<(String, String)> = leases.map(|(subnet, attrs)| (subnet, (*attrs).to_owned())).collect();
+    let stored = etcdctl(&["get", "--prefix", &format!("{prefix}/subnets/")])?;
+    let lines: Vec<&str> = stored.lines().collect();
+    let mut leases: Vec<(String, String)> = lines
+        .chunks(2)
+        .filter_map(|pair| Some((pair[0].rsplit('/').next()?.replace('-', "/"), (*pair.get(1)?).to_owned())))
+        .collect();
     let own = leases.iter().position(|(_, attrs)| attrs.contains(&format!("\"{address}\"")));
-    let subnet = match own {
-        Some(at) => leases.remove(at).0,
-        None => {
-            let free = (1..255).map(|n| format!("{first}.{n}.0/24"));
-            let free = free.into_iter().find(|subnet| leases.iter().all(|(taken, _)| taken != subnet));
-            let subnet = free.ok_or_else(|| Error::other("no free subnet"))?;
-            let attrs = json!({ "PublicIP": address, "BackendType": config["Backend"]["Type"] });
-            etcdctl(&["put", &format!("{prefix}/subnets/{}", subnet.replace('/', "-")), &attrs.to_string()])?;
-            subnet
-        }
+    let subnet = if let Some(at) = own {
+        leases.remove(at).0
+    } else {
+        let all = (1..255).map(|n| format!("{first}.{n}.0/24"));
+        let free = all.into_iter().find(|subnet| leases.iter().all(|(taken, _)| taken != subnet));
+        let subnet = free.ok_or_else(|| Error::other("no free subnet"))?;
+        let attrs = json!({ "PublicIP": address, "BackendType": config["Backend"]["Type"] });
+        etcdctl(&["put", &format!("{prefix}/subnets/{}", subnet.replace('/', "-")), &attrs.to_string()])?;
+        subnet
     };
     let others = leases.into_iter().filter_map(|(subnet, attrs)| {
         let attrs: Value = serde_json::from_str(&attrs).ok()?;
@@ -247,5 +248,6 @@ fn run(command: &mut Command, input: Option<&[u8]>) -> io::Result<Vec<u8>> {
     if output.status.success() {
         return Ok(output.stdout);
     }
-    Err(Error::other(format!("{:?}: {}", command.get_program(), String::from_utf8_lossy(&output.stderr).trim())))
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(Error::other(format!("{}: {}", command.get_program().display(), said.trim())))
 }
