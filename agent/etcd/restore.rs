@@ -46,6 +46,13 @@ const START: Duration = Duration::from_mins(5);
 /// How long a member that needs others is waited for: these may not have been restored yet.
 const START_OF_SEVERAL: Duration = Duration::from_secs(20);
 
+/// For a start to be queued that nobody waits for.
+const QUEUED: Duration = Duration::from_secs(1);
+
+/// What is stopped and started.
+const STORE: &str = "etcd.service";
+const API_SERVER: &str = "kube-apiserver.service";
+
 /// What speaks to the API by what it has seen before, and runs on a controller.
 const WATCHERS: [&str; 5] = [
     "kube-controller-manager.service",
@@ -286,12 +293,21 @@ impl Restore {
     async fn start(&self, host: &Host, tell: &Teller) -> Result<bool, Fault> {
         let several = !self.others.is_empty();
         let deadline = if several { START_OF_SEVERAL } else { START };
-        let started = jobs(host, &self.units(), Verb::Start, deadline, tell).await;
-        match started {
-            Ok(()) => Ok(true),
-            Err(SystemdError::JobDeadline { .. }) if several => Ok(false),
-            Err(error) => Err(CannotRestore::NotReady(error.to_string()).into()),
+        let not_ready = |error: SystemdError| CannotRestore::NotReady(error.to_string());
+        let ready = match jobs(host, &[STORE], Verb::Start, deadline, tell).await {
+            Ok(()) => true,
+            Err(SystemdError::JobDeadline { .. }) if several => false,
+            Err(error) => return Err(not_ready(error).into()),
+        };
+        if self.serves_api {
+            let deadline = if ready { START } else { QUEUED };
+            match jobs(host, &[API_SERVER], Verb::Start, deadline, tell).await {
+                // It waits for the store by itself.
+                Err(SystemdError::JobDeadline { .. }) if !ready => {}
+                other => other.map_err(not_ready)?,
+            }
         }
+        Ok(ready)
     }
 
     /// Whether the store answers, and the API from it.
@@ -311,8 +327,7 @@ impl Restore {
 
     /// What is started, in that order.
     fn units(&self) -> Vec<&'static str> {
-        let api_server = self.serves_api.then_some("kube-apiserver.service");
-        std::iter::once("etcd.service").chain(api_server).collect()
+        std::iter::once(STORE).chain(self.serves_api.then_some(API_SERVER)).collect()
     }
 }
 
