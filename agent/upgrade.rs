@@ -176,7 +176,10 @@ pub async fn check(
     }
     let Some(replacement) = kubelet(settings, root).map_err(Refused::File)? else { return Ok(()) };
     let url = identity.api_server(settings);
-    let asked = ask(settings, identity, root, http, &url, replacement.is_minor() && !no_drain).await;
+    // A node that has never joined has no pods to move, and nobody whom it could ask as.
+    let is_there = root.entry(&node_pair(settings), false).map_err(Refused::File)? != Entry::Absent;
+    let wants_drain = replacement.is_minor() && !no_drain && is_there;
+    let asked = ask(settings, identity, root, http, &url, wants_drain).await;
     match asked {
         Ok(mut cluster) => {
             // A controller's own comes with it: the one that answers may be the one that goes.
@@ -186,7 +189,7 @@ pub async fn check(
             Ok(judge(&replacement, identity, &url, &cluster)?)
         }
         Err(why) => {
-            if let (Some(from), true) = (&replacement.from, replacement.is_minor() && !no_drain) {
+            if let (Some(from), true) = (&replacement.from, wants_drain) {
                 let (node, from, to) = (identity.name.to_string(), from.to_string(), replacement.to);
                 return Err(Refused::Unasked { node, from, to, why }.into());
             }

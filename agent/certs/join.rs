@@ -67,7 +67,9 @@ fn is_begun(seen: &Seen, pins: &[String]) -> Result<bool, CannotTell> {
     let Some(there) = seen.bytes(&ca)? else {
         return Ok(!matches!(seen.entry(&RootPath::literal(JOINING))?, Entry::Absent));
     };
-    if hashes(there).iter().any(|(hash, _)| pins.contains(hash)) {
+    let found = hashes(there);
+    // What has no certificate in it is what a power cut left of one.
+    if found.is_empty() || found.iter().any(|(hash, _)| pins.contains(hash)) {
         return Ok(true);
     }
     let advice = "if this machine is to leave that cluster: kubeadm reset --force, then nodeagent bootstrap";
@@ -95,7 +97,7 @@ impl Resource for JoinConfig {
     }
 
     fn diff(&self, seen: &Seen) -> Result<Diff, CannotTell> {
-        if !matches!(seen.entry(&RootPath::literal(JOINED))?, Entry::Absent) {
+        if seen.entry(&RootPath::literal(JOINED))?.has_content() {
             return Ok(Diff::Same);
         }
         let path = RootPath::literal(JOIN_CONFIG);
@@ -108,10 +110,15 @@ impl Resource for JoinConfig {
         if shown.is_empty() {
             return Ok(Diff::Same);
         }
-        let known = vec![
+        let mut known = vec![
             Change::Dir { path: path.parent(), meta: Meta::PROGRAM },
             Change::Put { path, body: Body::Credential(config), meta: Meta::SECRET },
         ];
+        let ca = RootPath::literal(CA);
+        if seen.bytes(&ca)?.is_some_and(|there| hashes(there).is_empty()) {
+            // kubeadm writes it only where there is none.
+            known.insert(0, Change::Destroy { path: ca });
+        }
         Ok(Diff::Differs { shown, known })
     }
 }
@@ -183,6 +190,13 @@ mod tests {
         for left in [(CA, (own.as_slice(), Meta::FILE)), (JOINING, (b"kubeconfig".as_slice(), Meta::SECRET))] {
             let config = written(resource().diff(&machine(&ca, &[left])));
             assert_eq!(config["nodeRegistration"]["ignorePreflightErrors"], json!(all), "{}", left.0);
+        }
+        // A power cut left an empty one, or half of it.
+        for torn in [&b""[..], &own[..40]] {
+            let Ok(Diff::Differs { known, .. }) = resource().diff(&machine(&ca, &[(CA, (torn, Meta::FILE))])) else {
+                panic!("nothing to write")
+            };
+            assert!(matches!(&known[0], Change::Destroy { path } if path.as_str() == CA), "{known:?}");
         }
         let error = resource().diff(&machine(&ca, &[(CA, (foreign.as_slice(), Meta::FILE))])).expect_err("another");
         assert!(error.to_string().starts_with("/etc/kubernetes/pki/ca.crt: it is another cluster's"), "{error}");

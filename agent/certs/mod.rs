@@ -136,6 +136,7 @@ fn shared_secrets(settings: &Settings) -> Vec<Planned> {
     let api_server = || Debt::Restart(UnitName::literal(needs::API_SERVER));
     let readers = || vec![api_server(), Debt::Restart(UnitName::literal(needs::CONTROLLER_MANAGER))];
     let controllers = settings.cluster.nodes.values().filter(|entry| entry.role == Role::Controller).count();
+    let several_members = settings.etcd.members.len() > 1 || settings.etcd.discovery.is_some();
     let service_accounts = Planned {
         id: Id::new(Step::Certs, "service-accounts"),
         why: settings.origins.of("pki.serviceAccountKey"),
@@ -143,7 +144,7 @@ fn shared_secrets(settings: &Settings) -> Vec<Planned> {
         // A store of several members is mostly one of several controllers.
         what: Box::new(ServiceAccountKey::new(
             &settings.certs.service_account_key,
-            controllers < 2 && (settings.etcd.members.len() < 2 || controllers == 1),
+            controllers == 1 || (controllers == 0 && !several_members),
         )),
     };
     let encryption = settings.certs.encryption_key.as_ref().map(|keys| Planned {

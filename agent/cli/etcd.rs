@@ -74,6 +74,10 @@ struct RestoreArgs {
     /// Do it; without this it is only shown what would be done
     #[arg(long)]
     yes: bool,
+    /// Put it in place once more, although an earlier run has: what was written
+    /// since is gone then
+    #[arg(long)]
+    again: bool,
 }
 
 /// A member was asked for at a URL at which none can be.
@@ -145,7 +149,7 @@ fn line(kept: &Kept) -> String {
 async fn restore(args: RestoreArgs, global: &Global, host: &Host, tell: &Teller) -> Result<Exit, Fault> {
     let Node { settings, identity, .. } = node::now(global, host)?;
     let file = absolute(&args.file)?;
-    let restore = Restore::plan(host, &settings, &identity, &file, args.initial_cluster.as_ref()).await?;
+    let restore = Restore::plan(host, &settings, &identity, &file, args.initial_cluster.as_ref(), args.again).await?;
     match global.output {
         Format::Json => output::json(&restore.shown()),
         Format::Text => output::print(&restore.text()),
@@ -176,11 +180,13 @@ fn ended(restored: &Restored) -> String {
         writeln!(text, "The member waits for the others: restore the same file there.")
     };
     if restored.watchers_are_stale {
+        let own_are_done = restored.ready && restored.serves_api;
         let _ = writeln!(
             text,
             "This release of etcd cannot keep the store's revision from going back: restart kubelet.service and \
-             kube-proxy.service on every other node{}, which would otherwise wait for changes that never come.",
-            if restored.ready { "" } else { ", and on controllers all of Kubernetes' units" }
+             kube-proxy.service on every other node, and on {} controllers all of Kubernetes' units, kube-apiserver first: \
+             they would otherwise wait for changes that never come.",
+            if own_are_done { "the other" } else { "all" }
         );
     }
     text

@@ -43,13 +43,16 @@ pub struct Pass<'a> {
     wrong: BTreeMap<String, String>,
     /// What is wrong in this one.
     now: BTreeMap<String, String>,
+    /// The objects of this one, each with what it was written down as.
+    applied: BTreeMap<String, String>,
 }
 
 impl<'a> Pass<'a> {
     /// Reads what was done before.
     pub async fn new(api: &'a Api<'a>, tell: &'a Teller, root: &'a Root, basis: &'a Basis) -> Result<Self, HttpError> {
         let memo = Memo::load(api).await?;
-        Ok(Self { api, tell, root, basis, memo, wrong: BTreeMap::new(), now: BTreeMap::new() })
+        let (wrong, now, applied) = Default::default();
+        Ok(Self { api, tell, root, basis, memo, wrong, now, applied })
     }
 
     /// Passes until the API server fails.
@@ -63,6 +66,7 @@ impl<'a> Pass<'a> {
             self.tokens(&mut applier).await?;
             self.addons(&mut applier).await?;
             self.wrong = std::mem::take(&mut self.now);
+            self.applied.clear();
             sleep(if self.wrong.is_empty() { PAUSE } else { AGAIN }).await;
         }
     }
@@ -75,6 +79,13 @@ impl<'a> Pass<'a> {
         what: &str,
         force: bool,
     ) -> Result<bool, HttpError> {
+        // One that is written down twice would be changed to and fro for ever.
+        if let Some(first) = self.applied.get(&identity(object)) {
+            let why = format!("it is {first} already, which is what holds");
+            self.complain(what, why, "take one of the two away");
+            return Ok(false);
+        }
+        self.applied.insert(identity(object), what.to_owned());
         match applier.apply(object, force).await {
             Ok(Applied::Same) => {}
             Ok(Applied::Made) => self.tell.tell(&Event::ClusterChanged { what, how: "made" }),
@@ -160,5 +171,36 @@ impl<'a> Pass<'a> {
             }
         }
         Ok(())
+    }
+}
+
+/// Which object it is, whatever it says: of one kind there is one of a name. The version of its API is not a part of that.
+fn identity(object: &Value) -> String {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let api = text(&object["apiVersion"]);
+    let group = api.rsplit_once('/').map_or("", |(group, _)| group);
+    let meta = &object["metadata"];
+    let namespace = meta["namespace"].as_str().unwrap_or("default");
+    format!("{group}/{} {namespace}/{}", text(&object["kind"]), text(&meta["name"]))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_object_is_the_same_whatever_it_says() {
+        let object = |api: &str, namespace: Option<&str>, name: &str| json!({ "apiVersion": api, "kind": "Deployment", "metadata": { "namespace": namespace, "name": name } });
+        let one = identity(&object("apps/v1", None, "coredns"));
+        assert_eq!(one, identity(&object("apps/v1beta1", Some("default"), "coredns")));
+        for other in [
+            object("extensions/v1", None, "coredns"),
+            object("apps/v1", Some("kube-system"), "coredns"),
+            object("apps/v1", None, "other"),
+        ] {
+            assert_ne!(one, identity(&other));
+        }
     }
 }

@@ -95,7 +95,8 @@ pub(super) const FLANNEL_SUBNET: u8 = 24;
 pub(super) const SNAPSHOT_EVERY: Every = Every::hours(6);
 
 /// How many are kept: two days of them, so that what was deleted in the evening is still there when it is missed the day
-/// after. A store has at most 2 GB unless it is told otherwise (etcd's `--quota-backend-bytes`): they are 16 GB at most.
+/// after. A store has at most 2 GB unless it is told otherwise (etcd's `--quota-backend-bytes`): with the one that is being
+/// taken they are 18 GB at most.
 pub(super) const SNAPSHOTS_KEPT: Keep = Keep::of(8);
 
 /// Where they are kept: beside the member's data, not in it.

@@ -14,4 +14,4 @@ pub const CA: &str = "/etc/kubernetes/pki/ca.crt";
 pub const CLIENT_PAIR: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
 
 /// What this program tells it, with the bootstrap token: there until the node has joined.
-pub const JOIN_CONFIG: &str = "/etc/kubernetes/kubeadm-join.yaml";
+pub const JOIN_CONFIG: &str = "/etc/kubernetes/nodeagent-kubeadm-join.yaml";

@@ -468,6 +468,11 @@ mod tests {
             reads_back::<ArtifactName>(&text)?;
             reads_back::<ArtifactVersion>(&text)?;
             reads_back::<DnsDomain>(&text)?;
+            reads_back::<ImageName>(&text)?;
+            reads_back::<LabelKey>(&text)?;
+            reads_back::<LabelValue>(&text)?;
+            reads_back::<CommonName>(&text)?;
+            reads_back::<CertName>(&text)?;
             reads_back::<RootPath>(&text)?;
             reads_back::<Limit>(&text)?;
             reads_back::<Cidr>(&text)?;

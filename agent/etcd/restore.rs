@@ -74,6 +74,8 @@ pub struct Restore {
     tool: Tool,
     /// Whether an API server runs here.
     serves_api: bool,
+    /// Whether an earlier run has put this very snapshot in place, and did not see that the member was ready.
+    placed: bool,
 }
 
 /// Every member's name and URL among peers, as etcd's flag of that name has them: `NAME=URL,…`.
@@ -110,6 +112,8 @@ pub struct Shown<'a> {
     tool: &'a RootPath,
     bumps_revision: bool,
     units: Vec<&'static str>,
+    /// Whether it is in place already: then the member is only started and asked.
+    placed: bool,
 }
 
 /// How it ended.
@@ -121,16 +125,20 @@ pub struct Restored {
     pub ready: bool,
     /// Whether what watches the API must be started anew by a person, on all nodes.
     pub watchers_are_stale: bool,
+    /// Whether an API server runs here.
+    pub serves_api: bool,
 }
 
 impl Restore {
-    /// Reads and judges the snapshot, and finds out what would be done. Touches nothing.
+    /// Reads and judges the snapshot, and finds out what would be done. Touches nothing. With `again` one that is in place
+    /// already is put there once more.
     pub async fn plan(
         host: &Host,
         settings: &Settings,
         identity: &Identity,
         file: &RootPath,
         initial_cluster: Option<&InitialCluster>,
+        again: bool,
     ) -> Result<Self, Fault> {
         let root = &host.root;
         if !settings.etcd.member {
@@ -159,12 +167,16 @@ impl Restore {
             token: format!("{}-{}", settings.cluster.name, sealed.sha256.short()),
         };
         let others = cluster.into_iter().map(|(name, _)| name).filter(|name| *name != member.name).collect();
+        let data_dir = settings.etcd.data_dir.clone();
+        let earlier = Record::read(root)?.filter(|record| record.is_of(&sealed.sha256, &data_dir));
+        let placed = !again && earlier.map_or(Ok(false), |record| record.is_placed(root))?;
         Ok(Self {
             file: root.display(file),
             sealed,
             member,
             others,
-            data_dir: settings.etcd.data_dir.clone(),
+            placed,
+            data_dir,
             tool: Tool::find(root).await?,
             serves_api: settings.role == Role::Controller,
         })
@@ -183,11 +195,24 @@ impl Restore {
             tool: self.tool.path(),
             bumps_revision: self.tool.bumps,
             units: self.units(),
+            placed: self.placed,
         }
     }
 
     /// The same for people.
     pub fn text(&self) -> String {
+        if self.placed {
+            return format!(
+                "{} is in place already, as the data of the member {} in {}: an earlier run put it there, and did not see \
+                 the member ready\n\
+                 \x20 {} would be started, and asked whether they serve; the data stays as it is\n\
+                 With --again it is put there once more: what was written since is gone then.\n",
+                self.file,
+                self.member.name,
+                self.data_dir,
+                self.units().join(" and "),
+            );
+        }
         let mut text = format!(
             "restore {} ({}, its SHA-256 is right)\n\
              \x20 as the data of the member {} in {}, by {}\n\
@@ -233,28 +258,30 @@ impl Restore {
         let _lock = lock::take(root, "etcd restore", OTHER, told).await?;
         let record = self.place(host, tell).await?;
         let ready = self.start(host, tell).await?;
-        Record::end(root)?;
-        let kept = record.kept.map(|name| self.data_dir.join(&name));
-        tell.tell(&Event::StoreRestored { from: &self.file, data_dir: &self.data_dir, kept: kept.as_ref() });
         let watchers_are_stale = !self.tool.bumps;
         if ready {
             self.prove(root, http, settings, identity).await?;
             if watchers_are_stale && self.serves_api {
                 jobs(host, &WATCHERS, Verb::Restart, START, tell).await?;
             }
+            // Not before: whoever runs it again must not lose what was written to the restored store.
+            Record::end(root)?;
         }
-        Ok(Restored { kept, ready, watchers_are_stale })
+        let kept = record.kept.map(|name| self.data_dir.join(&name));
+        Ok(Restored { kept, ready, watchers_are_stale, serves_api: self.serves_api })
     }
 
     /// Puts the new data where the old was, unless an earlier run has.
     async fn place(&self, host: &Host, tell: &Teller) -> Result<Record, Fault> {
         let root = &host.root;
-        let is_same = |record: &Record| record.is_of(&self.sealed.sha256, &self.data_dir);
-        let earlier = Record::read(root)?.filter(is_same);
+        let mut earlier = Record::read(root)?.filter(|record| record.is_of(&self.sealed.sha256, &self.data_dir));
         if let Some(record) = &earlier
             && record.is_placed(root)?
         {
-            return Ok(record.clone());
+            if self.placed {
+                return Ok(record.clone());
+            }
+            earlier = None;
         }
         self.make(root).await?;
         // From here on a start without data is refused, whatever happens.
@@ -266,6 +293,8 @@ impl Restore {
         let units: Vec<&str> = self.units().into_iter().rev().collect();
         jobs(host, &units, Verb::Stop, STOP, tell).await?;
         record.change(root)?;
+        let kept = record.kept.as_ref().map(|name| self.data_dir.join(name));
+        tell.tell(&Event::StoreRestored { from: &self.file, data_dir: &self.data_dir, kept: kept.as_ref() });
         Ok(record)
     }
 

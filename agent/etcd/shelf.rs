@@ -90,10 +90,13 @@ impl Shelf<'_> {
         Ok(all)
     }
 
-    /// Removes all but the newest. Only what is named as its own.
-    pub fn prune(&self, keep: usize) -> Result<(), Fault> {
+    /// Removes all but the newest. Only what is named as its own, and never `taken`: a clock that was ahead once has left
+    /// names that are newer.
+    pub fn prune(&self, keep: usize, taken: &RootPath) -> Result<(), Fault> {
         let names = self.names()?;
-        for (name, _) in names.iter().take(names.len().saturating_sub(keep)) {
+        let (surplus, others) =
+            (names.len().saturating_sub(keep), names.iter().filter(|(name, _)| name != taken.name()));
+        for (name, _) in others.take(surplus) {
             self.root.remove(&self.dir.join(name))?;
         }
         Ok(())
@@ -154,7 +157,7 @@ mod tests {
         assert_eq!(ages, [(9, false), (8, false), (7, false)]);
         assert_eq!(all[0].taken, "2026-11-21T00:00:01Z");
         for (keep, left) in [(5, 3), (2, 2), (1, 1)] {
-            shelf.prune(keep).expect("pruned");
+            shelf.prune(keep, &RootPath::literal("/s/none")).expect("pruned");
             assert_eq!(shelf.all(at(10), false).expect("a list").len(), left, "keep {keep}");
         }
         assert_eq!(shelf.all(at(10), false).expect("a list")[0].age, 7, "the newest is kept");

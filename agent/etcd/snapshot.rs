@@ -55,7 +55,10 @@ enum SnapshotError {
     File(#[from] FileError),
     #[error(transparent)]
     Bad(#[from] BadSnapshot),
-    #[error("{path}: No space left on device: {} are to be written, {} are free", size(*needs), size(*free))]
+    #[error(
+        "{path}: No space left on device: {} are to be written and as much is to stay free, {} are free",
+        size(*needs), size(*free)
+    )]
     NoRoom { path: String, needs: u64, free: u64 },
     #[error("{url}: the member ended its answer: {why}")]
     Ended { url: String, why: String },
@@ -123,7 +126,7 @@ pub async fn take(
     let Taken { file, sealed, revision, took } = &taken;
     tell.tell(&Event::SnapshotTaken { path: file, bytes: sealed.bytes, revision: *revision, took: *took });
     if to.is_none() {
-        shelf.prune(settings.keep.get()).map_err(|fault| fault.context("remove the oldest snapshots"))?;
+        shelf.prune(settings.keep.get(), file).map_err(|fault| fault.context("remove the oldest snapshots"))?;
     }
     Ok(taken)
 }
@@ -222,7 +225,8 @@ impl Write<'_> {
             let needs = left.saturating_add(bytes.len() as u64);
             self.all = Some(needs);
             let free = self.root.free_space(&self.file.parent())?;
-            if needs > free {
+            // As much again stays free: the member's own data is mostly on the same file system, and grows.
+            if needs.saturating_mul(2) > free {
                 return Err(SnapshotError::NoRoom { path: self.root.display(self.file), needs, free });
             }
         }

@@ -77,9 +77,9 @@ impl FileError {
         self.source.kind() == io::ErrorKind::NotFound
     }
 
-    /// Whether nothing can be written there, by anyone.
+    /// Whether nothing can be written there, by anyone or by whoever runs this.
     pub fn is_read_only(&self) -> bool {
-        self.source.kind() == io::ErrorKind::ReadOnlyFilesystem
+        matches!(self.source.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied)
     }
 }
 
@@ -91,6 +91,12 @@ pub struct Root {
 }
 
 impl Root {
+    /// Whether the other is the same directory, by whatever path.
+    pub fn is_same_as(&self, other: &Self) -> bool {
+        let id = |root: &Self| nix::sys::stat::fstat(&root.dir).map(|stat| (stat.st_dev, stat.st_ino));
+        matches!((id(self), id(other)), (Ok(one), Ok(two)) if one == two)
+    }
+
     /// Opens the tree at `path`; `/` is the running machine's.
     pub fn open(path: &Path) -> Result<Self, FileError> {
         let fail = |source| FileError { doing: "open root", path: path.display().to_string(), source };

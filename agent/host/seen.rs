@@ -62,6 +62,17 @@ pub enum Entry {
     Other(&'static str),
 }
 
+impl Entry {
+    /// Whether there is something, and not an empty file: that is what a power cut leaves of one that nobody flushed.
+    pub fn has_content(&self) -> bool {
+        match self {
+            Self::Absent => false,
+            Self::File { stamp, .. } => stamp.size > 0,
+            _ => true,
+        }
+    }
+}
+
 /// What changes when a file is replaced or written: receipts are compared by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stamp {

@@ -117,11 +117,14 @@ pub fn plan(settings: &Settings, facts: &Facts, _identity: &Identity) -> Vec<Pla
             .collect();
         let id = Id::new(Step::Install, name);
         all.push(Planned { id, why: why.clone(), owes: Vec::new(), what: Box::new(artifact) });
+        let programs: Vec<String> = links.iter().map(|link| link.path.name().to_owned()).collect();
         for link in links {
             let program = link.path.name();
             let of = if program == name.as_str() { String::new() } else { format!("{name}-") };
             let id = Id::new(Step::Install, format!("{of}{program}-link"));
-            let owes = wanted.run_by.iter().cloned().map(Debt::Restart).collect();
+            // Helpers that came with a later release of this program restart nothing.
+            let runs = |unit: &&UnitName| unit.stem() == program || !programs.iter().any(|name| name == unit.stem());
+            let owes = wanted.run_by.iter().filter(runs).cloned().map(Debt::Restart).collect();
             all.push(Planned { id, why: why.clone(), owes, what: Box::new(link) });
         }
     }

@@ -10,7 +10,7 @@ use super::components::kubelet::{CONTAINERD, VOLUME_PLUGINS, cgroup_driver_of, l
 use super::components::{Component, Node, RUNTIME, etc};
 use super::versions::Program;
 use super::{Running, UNIT_DIR, enabled, env_file, planned};
-use crate::config::kubeadm::{JOIN_CONFIG, JOINED};
+use crate::config::kubeadm::{JOIN_CONFIG, JOINED, JOINING};
 use crate::config::settings::{Join, Origin, Role, Settings};
 use crate::config::values::{RootPath, UnitName};
 use crate::engine::change::{Change, Debt, Verb};
@@ -162,9 +162,9 @@ impl Resource for KubeletEnv {
     }
 }
 
-/// Whether the cluster has taken the node in.
+/// Whether the cluster has taken the node in. A kubeconfig that is empty is what a power cut left of one.
 fn has_joined(seen: &Seen) -> Result<bool, CannotTell> {
-    Ok(!matches!(seen.entry(&RootPath::literal(JOINED))?, Entry::Absent))
+    Ok(seen.entry(&RootPath::literal(JOINED))?.has_content())
 }
 
 /// A node that is one of its cluster's.
@@ -194,14 +194,18 @@ impl Resource for Joined {
         if has_joined(seen)? {
             return Ok(Diff::Same);
         }
+        let path = RootPath::literal(JOINED);
+        let empty = !matches!(seen.entry(&path)?, Entry::Absent);
+        let start = Change::Job { unit: self.unit.clone(), verb: Verb::Start };
         Ok(Diff::Differs {
             shown: vec![Delta::new("state", "not joined", "joined")],
-            known: vec![Change::Job { unit: self.unit.clone(), verb: Verb::Start }],
+            known: empty.then_some(Change::Destroy { path }).into_iter().chain([start]).collect(),
         })
     }
 }
 
-/// kubeadm's configuration is away when nothing is left to be done with it: it holds a token.
+/// kubeadm's configuration is away when nothing is left to be done with it: it holds a token. So does what a join that was
+/// cut off leaves of the kubelet's first kubeconfig, which kubeadm removes at its own end.
 struct JoinConfigGone {
     /// Whether it is wanted as long as the node has not joined.
     until_joined: bool,
@@ -213,7 +217,7 @@ impl Resource for JoinConfigGone {
     }
 
     fn reads(&self) -> Vec<Thing> {
-        [JOINED, JOIN_CONFIG].map(|path| Thing::Stat(RootPath::literal(path))).into()
+        [JOINED, JOIN_CONFIG, JOINING].map(|path| Thing::Stat(RootPath::literal(path))).into()
     }
 
     /// Nothing that others wait for: the join reads the file, and this waits for the join.
@@ -222,12 +226,19 @@ impl Resource for JoinConfigGone {
     }
 
     fn diff(&self, seen: &Seen) -> Result<Diff, CannotTell> {
-        let path = RootPath::literal(JOIN_CONFIG);
-        if matches!(seen.entry(&path)?, Entry::Absent) || (self.until_joined && !has_joined(seen)?) {
+        if self.until_joined && !has_joined(seen)? {
             return Ok(Diff::Same);
         }
-        let shown = vec![Delta::new("file with a bootstrap token", &path, "")];
-        Ok(Diff::Differs { shown, known: vec![Change::Destroy { path }] })
+        // Where a person does it, that kubeconfig is theirs.
+        let left = [Some(JOIN_CONFIG), self.until_joined.then_some(JOINING)];
+        let (mut shown, mut known) = (Vec::new(), Vec::new());
+        for path in left.into_iter().flatten().map(RootPath::literal) {
+            if !matches!(seen.entry(&path)?, Entry::Absent) {
+                shown.push(Delta::new("file with a bootstrap token", &path, ""));
+                known.push(Change::Destroy { path });
+            }
+        }
+        Ok(if known.is_empty() { Diff::Same } else { Diff::Differs { shown, known } })
     }
 }
 
@@ -300,11 +311,12 @@ pki: { ca: /etc/nodeagent/ca.pem, signer: { kubernetes: { tokenFile: /etc/nodeag
     /// A machine on which these of the two files are.
     fn seen(there: &[&str]) -> Seen {
         let entry = |path: &str| {
-            let stamp = Stamp { size: 1, inode: 1, mtime_ns: 0, ctime_ns: 0 };
+            let size = u64::from(!there.contains(&"empty"));
+            let stamp = Stamp { size, inode: 1, mtime_ns: 0, ctime_ns: 0 };
             let file = Entry::File { meta: Meta::SECRET, stamp, bytes: None };
             if there.contains(&path) { file } else { Entry::Absent }
         };
-        let sights = [JOINED, JOIN_CONFIG].map(|path| {
+        let sights = [JOINED, JOIN_CONFIG, JOINING].map(|path| {
             let sight = Sight::Entry(entry(path));
             (Thing::Stat(RootPath::literal(path)), Ok(sight))
         });
@@ -324,10 +336,15 @@ pki: { ca: /etc/nodeagent/ca.pem, signer: { kubernetes: { tokenFile: /etc/nodeag
         let joined = Joined { unit: unit.clone(), cluster: String::new(), after: Vec::new() };
         assert!(matches!(&changes(&joined, &[JOIN_CONFIG])[..], [Change::Job { verb: Verb::Start, .. }]));
         assert!(changes(&joined, &[JOINED]).is_empty());
+        // A power cut left an empty kubeconfig, in which a join would see the end of another.
+        let again = changes(&joined, &[JOINED, "empty"]);
+        assert!(matches!(&again[..], [Change::Destroy { .. }, Change::Job { .. }]), "{again:?}");
         let by_token = JoinConfigGone { until_joined: true };
         assert!(changes(&by_token, &[JOIN_CONFIG]).is_empty(), "it is still to be read");
         assert!(matches!(&changes(&by_token, &[JOIN_CONFIG, JOINED])[..], [Change::Destroy { .. }]));
         assert!(changes(&by_token, &[JOINED]).is_empty());
+        assert!(changes(&by_token, &[JOINING]).is_empty(), "the kubelet needs it");
+        assert!(matches!(&changes(&by_token, &[JOINING, JOINED])[..], [Change::Destroy { .. }]), "it holds the token");
         let by_hand = JoinConfigGone { until_joined: false };
         assert!(matches!(&changes(&by_hand, &[JOIN_CONFIG])[..], [Change::Destroy { .. }]), "nobody reads it");
         // Not even looked at before: it is not started without its configuration.

@@ -33,7 +33,7 @@ pub fn plan(node: &Node<'_>, all: &mut Vec<Planned>) -> Vec<Planned> {
         let gone = Gone { what: "waits for flannel".to_owned(), files, links: Vec::new(), after: None };
         all.push(planned("flannel-waits-gone".to_owned(), &why, vec![Debt::DaemonReload], Box::new(gone)));
     }
-    if flannel::must_wait(node.settings) {
+    if node.flannel().is_some() && flannel::must_wait(node.settings) {
         let files = ["flannel.conf", "flannel-network.json"].map(super::components::etc).into();
         let what = "what flannel asked the API server by".to_owned();
         let gone = Gone { what, files, links: Vec::new(), after: None };
@@ -68,4 +68,43 @@ fn retire(unit: &str, beside: &[RootPath], why: &Origin, all: &mut Vec<Planned>)
     let gone = Gone { what: unit.to_string(), files, links, after: Some(unit.clone()) };
     all.push(planned(format!("{}-stopped", unit.stem()), why, Vec::new(), Box::new(stopped)));
     all.push(planned(format!("{}-gone", unit.stem()), why, vec![Debt::DaemonReload], Box::new(gone)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::settings::{FlannelBackend, FlannelEtcd, FlannelSettings, FlannelStore, Role, Settings};
+    use crate::host::facts::Facts;
+    use crate::identity::Identity;
+
+    #[test]
+    fn nothing_is_made_or_taken_away_twice() {
+        let etcd = FlannelEtcd {
+            endpoints: Vec::new(),
+            prefix: RootPath::literal("/p"),
+            ca: RootPath::literal("/c"),
+            pair: RootPath::literal("/k"),
+        };
+        let stores = [None, Some(FlannelStore::Kubernetes), Some(FlannelStore::Etcd(etcd))];
+        for role in [Role::Etcd, Role::Controller, Role::Worker, Role::Edge, Role::Kubeadm] {
+            for store in &stores {
+                let mut settings = Settings::sample();
+                settings.role = role;
+                settings.cluster.flannel =
+                    store.clone().map(|store| FlannelSettings { backend: FlannelBackend::Vxlan, store });
+                let (facts, identity) = (Facts::sample(), Identity::sample());
+                let node = Node { settings: &settings, facts: &facts, identity: &identity };
+                let mut all = Vec::new();
+                let running = plan(&node, &mut all);
+                let mut made: Vec<String> = Vec::new();
+                for planned in all.iter().chain(&running) {
+                    let things = planned.what.makes().into_iter().filter(|thing| !thing.is_of_units());
+                    for thing in things.map(|thing| format!("{thing:?}")) {
+                        assert!(!made.contains(&thing), "{role} {store:?}: {thing} by {}", planned.id);
+                        made.push(thing);
+                    }
+                }
+            }
+        }
+    }
 }

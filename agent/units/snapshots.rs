@@ -1,5 +1,6 @@
 //! Snapshots of etcd: the unit that takes one, its timer, and what of both follows from the settings.
 
+use super::retired::Gone;
 use super::{RootPath, UNIT_DIR, planned, service, writable};
 use crate::config::settings::{Origin, Settings};
 use crate::config::values::UnitName;
@@ -16,6 +17,9 @@ const TIMER: (&str, &str) =
 
 /// The directory that the unit file itself makes and may write to (`StateDirectory=`).
 const USUAL: &str = "/var/lib/etcd-snapshots";
+
+/// Where the unit is told of another one, below the units' directory.
+const DIR_DROP_IN: &str = "nodeagent-etcd-snapshot.service.d/80-nodeagent-dir.conf";
 
 /// Members that were made together read their stores one after the other: spread over a tenth of the time between two.
 const SPREAD: u64 = 10;
@@ -45,10 +49,15 @@ pub fn plan(settings: &Settings, all: &mut Vec<Planned>) -> Vec<Planned> {
     );
     let path = dir.join(&format!("{}.d/80-nodeagent-every.conf", TIMER.0));
     file("etcd-snapshots-every", path, &text, vec![Debt::DaemonReload, Debt::Restart(timer.clone())]);
-    if snapshots.dir.as_str() != USUAL {
-        let text =
-            format!("# Written by nodeagent: where etcd.snapshots.dir is.\n[Service]\n{}", writable(&snapshots.dir));
-        let path = dir.join(&format!("{}.d/80-nodeagent-dir.conf", SERVICE.0));
+    if snapshots.dir.as_str() == USUAL {
+        let files = vec![dir.join(DIR_DROP_IN)];
+        let gone = Gone { what: "another directory of snapshots".to_owned(), files, links: Vec::new(), after: None };
+        all.push(planned("etcd-snapshots-path-gone".to_owned(), &why, vec![Debt::DaemonReload], Box::new(gone)));
+    } else {
+        // With the dash: without it systemd would not start the agent where the directory is gone, and nobody would say so.
+        let may_write = writable(&snapshots.dir).replacen("=\"", "=\"-", 1);
+        let text = format!("# Written by nodeagent: where etcd.snapshots.dir is.\n[Service]\n{may_write}");
+        let path = dir.join(DIR_DROP_IN);
         file("etcd-snapshots-path", path, &text, vec![Debt::DaemonReload]);
         // The unit cannot be given a directory that is not there.
         let made = ManagedDir { path: snapshots.dir.clone(), meta: Meta::root(0o700) };

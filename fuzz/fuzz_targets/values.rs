@@ -6,8 +6,9 @@ use std::str::FromStr;
 
 use libfuzzer_sys::fuzz_target;
 use nodeagent::config::values::{
-    ArtifactName, ArtifactVersion, BadValue, Cidr, DnsDomain, HttpUrl, InterfaceName, KeyHash, Limit, ModuleName,
-    NodeName, Parallel, ProxyUrl, Rate, RootPath, Sha256, Sha512, Span, SysctlKey, UnitName, Version, check_format,
+    ArtifactName, ArtifactVersion, BadValue, CertName, Cidr, CommonName, DnsDomain, Every, HttpUrl, ImageName,
+    InterfaceName, Keep, KeyHash, LabelKey, LabelValue, Limit, ModuleName, NodeName, Parallel, ProxyUrl, Rate, RootPath,
+    Sha256, Sha512, Span, SysctlKey, UnitName, Version, check_format,
 };
 
 fuzz_target!(|text: &str| {
@@ -26,6 +27,13 @@ fuzz_target!(|text: &str| {
     round_trip::<Span>("span", text);
     round_trip::<Rate>("rate", text);
     round_trip::<Parallel>("parallel", text);
+    round_trip::<Every>("every", text);
+    round_trip::<Keep>("keep", text);
+    round_trip::<ImageName>("image-name", text);
+    round_trip::<LabelKey>("label-key", text);
+    round_trip::<LabelValue>("label-value", text);
+    round_trip::<CommonName>("common-name", text);
+    round_trip::<CertName>("cert-name", text);
     let proxy = text.parse::<ProxyUrl>();
     assert_eq!(proxy.is_ok(), check_format("proxy-url", text).is_ok());
     if let Err(error) = proxy {

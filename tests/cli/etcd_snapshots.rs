@@ -304,7 +304,12 @@ fn a_full_disk_leaves_no_half_file() -> Result<()> {
     // It says beforehand how much it is.
     let large = snapshot(2000);
     member.will([Answer::Lines(sent(&large))]);
-    refused(&member, "too large", 1, &["No space left on device: 1.0 MB are to be written, 524.3 kB are free"])?;
+    refused(
+        &member,
+        "too large",
+        1,
+        &["No space left on device: 1.0 MB are to be written and as much is to stay free, 524.3 kB are free"],
+    )?;
     // And if what it says is not true.
     let lines = [vec![line(&large[..32 << 10], 1)], sent(&large)].concat();
     member.will([Answer::Lines(lines)]);

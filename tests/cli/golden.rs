@@ -268,9 +268,16 @@ fn a_restart_that_the_configuration_forbids_is_shown_as_owed() {
 
 /// The agent's own state, and keys, which no undoing removes.
 fn is_own(path: &str) -> bool {
-    [PKI, "etc/kubernetes/encryption.conf", "etc/kubernetes/kubeadm-join.yaml", "var", "run", "opt/nodeagent/partial"]
-        .iter()
-        .any(|own| path == *own || path.starts_with(&format!("{own}/")))
+    [
+        PKI,
+        "etc/kubernetes/encryption.conf",
+        "etc/kubernetes/nodeagent-kubeadm-join.yaml",
+        "var",
+        "run",
+        "opt/nodeagent/partial",
+    ]
+    .iter()
+    .any(|own| path == *own || path.starts_with(&format!("{own}/")))
 }
 
 #[test]

@@ -133,7 +133,7 @@ fn waits_for_a_person(node: &Node<'_>) -> Result<()> {
     ensure!(node.property("kubelet.service", "ActiveState")? == "inactive", "the kubelet runs with nothing");
     ensure!(node.property("kubelet.service", "NRestarts")? == "0", "the kubelet is started in a loop");
     ensure!(node.property("kubelet.service", "UnitFileState")? == "enabled", "the kubelet does not start at a boot");
-    ensure!(!node.exists("/etc/kubernetes/kubeadm-join.yaml"), "there is nothing to be told");
+    ensure!(!node.exists("/etc/kubernetes/nodeagent-kubeadm-join.yaml"), "there is nothing to be told");
     Ok(())
 }
 
@@ -234,7 +234,7 @@ fn a_cluster_of_kubeadms_is_joined_by_cloud_config_and_by_hand() -> Result<()> {
             bootstrapped(node)?;
             nothing_to_do(node)?;
             let before = written(node)?;
-            ensure!(!before.contains_key("/etc/kubernetes/kubeadm-join.yaml"), "{name}: the token stays");
+            ensure!(!before.contains_key("/etc/kubernetes/nodeagent-kubeadm-join.yaml"), "{name}: the token stays");
             let again = String::from_utf8(node.run(&["nodeagent", "bootstrap"])?.stderr)?;
             ensure!(again.contains("nothing to do"), "{name}: {again}");
             node.reboot()?;

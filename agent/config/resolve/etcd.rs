@@ -117,6 +117,11 @@ impl Resolver<'_> {
         if dir == *data_dir || dir.is_below(data_dir) {
             self.refuse(DIR, format!("{dir} lies in etcd.dataDir {data_dir}: what loses the one would lose the other"));
         }
+        for hidden in ["/home", "/root", "/run/user", "/tmp", "/var/tmp"].map(RootPath::literal) {
+            if dir == hidden || dir.is_below(&hidden) {
+                self.refuse(DIR, format!("{dir} is hidden from the unit that writes there, as all of {hidden} is"));
+            }
+        }
         SnapshotSettings {
             enabled: self.or_default("etcd.snapshots.enabled", enabled, true),
             every: self.or_default("etcd.snapshots.every", every, defaults::SNAPSHOT_EVERY),

@@ -7,6 +7,7 @@ use crate::config::defaults;
 use crate::config::document;
 use crate::config::settings::{
     ClusterSettings, EtcdSettings, FlannelBackend, FlannelEtcd, FlannelSettings, FlannelStore, NodeEntry, PodNetwork,
+    Role,
 };
 use crate::config::values::{Cidr, HttpUrl, NodeName};
 
@@ -67,7 +68,11 @@ impl Resolver<'_> {
     pub(super) fn flannel_apart(&mut self, cluster: &ClusterSettings, etcd: &EtcdSettings) {
         let Some(FlannelSettings { store: FlannelStore::Etcd(own), .. }) = &cluster.flannel else { return };
         let members = etcd.members.values().map(|address| (address.to_string(), defaults::ETCD_CLIENT_PORT));
-        let store: Vec<(String, u16)> = members.chain(etcd.endpoints.iter().map(HttpUrl::host_port)).collect();
+        // A worker knows of members in DNS by the inventory alone.
+        let listed = cluster.nodes.values().filter(|entry| matches!(entry.role, Role::Etcd | Role::Controller));
+        let listed = listed.map(|entry| (entry.address.to_string(), defaults::ETCD_CLIENT_PORT));
+        let given = etcd.endpoints.iter().map(HttpUrl::host_port);
+        let store: Vec<(String, u16)> = members.chain(listed).chain(given).collect();
         for url in own.endpoints.iter().filter(|url| store.contains(&url.host_port())) {
             let message = format!(
                 "{url} is the API server's own store: flannel's pair would let every worker read all Secrets in it. Give \

@@ -18,6 +18,13 @@ use crate::engine::fault::Fault;
 /// The most that metadata services take as user-data: EC2's 16 KiB, and less than any other's.
 pub(super) const MOST: usize = 16 << 10;
 
+/// The names in a `secrets.yaml` of ours: its keys at the top, each in a line of its own.
+fn listed_in(listing: &[u8]) -> Vec<String> {
+    let text = String::from_utf8_lossy(listing);
+    let keys = text.lines().filter(|line| !line.starts_with([' ', '#'])).filter_map(|line| line.split_once(':'));
+    keys.map(|(name, _)| name.trim_matches('"').to_owned()).filter(|name| !name.contains('/')).collect()
+}
+
 /// All files of one machine.
 pub(super) struct Files {
     node_yaml: String,
@@ -104,12 +111,17 @@ impl Files {
         let mut brought = Vec::new();
         let mut listed = serde_json::Map::new();
         let closed = dir.join("secrets");
-        // What another role or another setting had brought here is not to be brought any more: the listing goes first.
+        // What another role or another setting had brought here is not to be brought any more. What was never listed is
+        // somebody else's.
         let names = self.secret_names();
-        if names.is_empty() {
-            store.remove(&dir.join("secrets.yaml"))?;
+        let listing = dir.join("secrets.yaml");
+        let before = store.read(&listing)?.map(|text| listed_in(&text)).unwrap_or_default();
+        for name in before.iter().filter(|name| !names.contains(name)) {
+            store.remove(&closed.join(name))?;
         }
-        store.remove_others(&closed, &names)?;
+        if names.is_empty() {
+            store.remove(&listing)?;
+        }
         if names.is_empty() {
             return Ok(brought);
         }
@@ -162,10 +174,15 @@ mod tests {
     use super::*;
     use crate::config::settings::KeyKind;
     use crate::host::clock;
-    use crate::provision::cloud_config::keys::Wanted;
+    use crate::provision::cloud_config::keys::{Holder, Wanted};
 
     fn keys(dir: &std::path::Path) -> Keys {
-        let wanted = Wanted { key: KeyKind::default(), etcd_key: true, front_proxy_key: Some(true), encryption: true };
+        let wanted = Wanted {
+            key: KeyKind::default(),
+            etcd_key: Holder::Machines,
+            front_proxy_key: Some(Holder::Machines),
+            encryption: true,
+        };
         let mut store = Store::open_closed(dir).expect("a directory");
         Keys::find(dir, &mut store, &wanted, clock::now()).unwrap_or_else(|fault| panic!("{fault}"))
     }
@@ -214,5 +231,15 @@ mod tests {
         assert_ne!(uuid(&a, &one), uuid(&b, &one));
         assert_ne!(uuid(&a, &one), uuid(&a, &other));
         assert_eq!(uuid(&a, &one).split('-').map(str::len).collect::<Vec<_>>(), [8, 4, 4, 4, 12]);
+    }
+
+    #[test]
+    fn a_listing_is_read_back() {
+        let mut listed = serde_json::Map::new();
+        for name in ["ca-key.pem", "on", "etc-kubernetes-pki-ca-key.pem"] {
+            listed.insert(name.to_owned(), json!({ "path": "/etc/kubernetes/pki/ca-key.pem", "mode": "0600" }));
+        }
+        let text = format!("# Bring them: all.\n{}", yaml::print(&listed));
+        assert_eq!(listed_in(text.as_bytes()), listed.keys().cloned().collect::<Vec<_>>(), "{text}");
     }
 }

@@ -12,7 +12,7 @@ use crate::certs::authority::Authority;
 use crate::certs::issue::{IssueError, Issuer};
 use crate::certs::key::{Key, KeyError};
 use crate::config::cluster::{Cluster, NodeConfig};
-use crate::config::settings::{CaSettings, CertsSettings, KeyKind, Signer};
+use crate::config::settings::{CaSettings, CertsSettings, KeyKind, Role, Signer};
 use crate::config::values::{NodeName, RootPath};
 use crate::engine::change::Meta;
 use crate::engine::fault::{Class, Explain, Fault};
@@ -86,25 +86,45 @@ impl Explain for KeysError {
 pub(super) struct Wanted {
     /// What kind of keys CAs get.
     pub key: KeyKind,
-    /// Whether machines sign with the key of etcd's CA. If none does, the certificate alone will do.
-    pub etcd_key: bool,
+    /// Who signs with the key of etcd's CA.
+    pub etcd_key: Holder,
     /// The same of the aggregation layer's CA, if there is such a layer.
-    pub front_proxy_key: Option<bool>,
+    pub front_proxy_key: Option<Holder>,
     /// Whether Secrets are encrypted.
     pub encryption: bool,
+}
+
+/// Who signs with the key of a CA.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Holder {
+    /// Machines of the cluster: they are brought it.
+    Machines,
+    /// A person, to whom requests are carried: the certificate alone will do, and a CA may be made here.
+    Person,
+    /// Another server, whose CA no one can make here.
+    Server,
 }
 
 impl Wanted {
     /// What the machines' configurations ask for.
     pub fn of(cluster: &Cluster, configs: &BTreeMap<NodeName, NodeConfig>) -> Self {
-        let local = |pick: fn(&CertsSettings) -> Option<&CaSettings>| {
-            let authorities = configs.values().filter_map(|config| pick(&config.settings.certs));
-            authorities.into_iter().any(|authority| matches!(authority.signer, Signer::Local { .. }))
+        let holder = |pick: fn(&CertsSettings) -> Option<&CaSettings>| {
+            // Etcd's is a part of every machine's settings, and means something to those alone that have certificates of it.
+            let signs = |config: &&NodeConfig| matches!(config.settings.role, Role::Etcd | Role::Controller);
+            let signers = configs.values().filter(signs).filter_map(|config| pick(&config.settings.certs));
+            let signers: Vec<&Signer> = signers.map(|authority| &authority.signer).collect();
+            if signers.iter().any(|signer| matches!(signer, Signer::Local { .. })) {
+                Holder::Machines
+            } else if signers.iter().any(|signer| matches!(signer, Signer::Cfssl { .. })) {
+                Holder::Server
+            } else {
+                Holder::Person
+            }
         };
-        let front_proxy = || local(|certs| certs.front_proxy.as_ref());
+        let front_proxy = || holder(|certs| certs.front_proxy.as_ref());
         Self {
             key: cluster.pki.key.unwrap_or_default(),
-            etcd_key: local(|certs| Some(&certs.etcd)),
+            etcd_key: holder(|certs| Some(&certs.etcd)),
             front_proxy_key: (!cluster.pki.no_aggregation).then(front_proxy),
             encryption: cluster.pki.encrypt_secrets,
         }
@@ -155,8 +175,11 @@ impl Keys {
     /// Finds what there is in the directory, and makes the rest.
     pub fn find(dir: &Path, store: &mut Store, wanted: &Wanted, now: SystemTime) -> Result<Self, Fault> {
         let cluster = find_ca(dir, store, NewAuthority::CLUSTER, wanted.key, now)?;
-        let mut other = |new: NewAuthority, with_key: bool| match find_certificate(store, new, now)? {
-            Some(certificate) if !with_key => Ok::<_, Fault>(OtherCa { certificate, key: None }),
+        let mut other = |new: NewAuthority, holder: Holder| match find_certificate(store, new, now)? {
+            Some(certificate) if holder != Holder::Machines => Ok::<_, Fault>(OtherCa { certificate, key: None }),
+            None if holder == Holder::Server && !store.has(&new.files()[1])? => {
+                Err(KeysError::Half { path: store.display(&new.files()[1]) }.into())
+            }
             _ => Ok(find_ca(dir, store, new, wanted.key, now)?.into()),
         };
         let etcd = other(NewAuthority::ETCD, wanted.etcd_key)?;

@@ -135,7 +135,7 @@ pub async fn make(order: Order, told: impl Fn(&str)) -> Result<Made, Fault> {
     }
     let mut pki_store = Store::open_closed(&pki)?;
     // Another inventory may have the same CAs.
-    let _alone_there = pki_store.lock(&told).await?;
+    let _alone_there = if store.is_same_as(&pki_store) { None } else { pki_store.lock(&told).await? };
     let keys = Keys::find(&pki, &mut pki_store, &Wanted::of(&cluster, &configs), now)?;
     if there.as_ref().is_some_and(|there| admin::is_of_another(there, &keys.cluster, now)) {
         return Err(another_ca().into());

@@ -51,6 +51,11 @@ impl Store {
         }
     }
 
+    /// Whether this is the directory.
+    pub fn is_same_as(&self, other: &Self) -> bool {
+        self.root.is_same_as(&other.root)
+    }
+
     /// The names of what is in the directory.
     pub fn names(&self) -> Result<Vec<String>, FileError> {
         self.root.list(&RootPath::literal("/"))
@@ -97,16 +102,6 @@ impl Store {
     /// Removes a file, if it is there.
     pub fn remove(&self, path: &RootPath) -> Result<(), FileError> {
         self.root.remove(path).map(drop)
-    }
-
-    /// Removes what is in a directory, but for these files.
-    pub fn remove_others(&self, dir: &RootPath, keep: &[String]) -> Result<(), FileError> {
-        for name in self.root.list(dir)?.iter().filter(|name| !keep.contains(name)) {
-            if let Ok(path) = format!("{dir}/{name}").parse() {
-                self.remove(&path)?;
-            }
-        }
-        Ok(())
     }
 
     /// Makes a directory, or gives one that is there the mode that it has to have.
