@@ -25,7 +25,8 @@ use crate::identity::Identity;
 const KUBELET: (&str, &str) = ("kubelet.service", include_str!("../../units/kubelet-of-kubeadm.service"));
 
 /// What people who know kubeadm look for, under the name that its packages give it.
-const DROP_IN: (&str, &str) = ("10-kubeadm.conf", include_str!("../../units/kubelet-of-kubeadm.conf"));
+const DROP_IN: (&str, &str) =
+    ("10-kubeadm.conf", include_str!("../../units/kubelet-of-kubeadm.service.d/10-kubeadm.conf"));
 
 /// Runs `kubeadm join`, once.
 const JOIN: (&str, &str) =

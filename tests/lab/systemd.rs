@@ -364,11 +364,11 @@ fn systemd_accepts_each_unit_file() -> Result<()> {
                 node.write(&format!("/etc/systemd/system/{name}"), bytes)?;
             }
             // What they start only has to be there.
-            let programs = ["/opt/bin/nodeagent", "/opt/bin/etcd", "/opt/bin/flanneld", "/usr/local/bin/dockerd"];
+            let programs = ["nodeagent", "etcd", "flanneld", "kubeadm"].map(|name| format!("/opt/bin/{name}"));
+            let programs = programs.iter().map(String::as_str).chain(["/usr/local/bin/dockerd"]);
             let kubernetes =
                 ["apiserver", "controller-manager", "scheduler", "proxy"].map(|n| format!("/opt/bin/kube-{n}"));
-            for program in programs.into_iter().chain(kubernetes.iter().map(String::as_str)).chain(["/opt/bin/kubelet"])
-            {
+            for program in programs.chain(kubernetes.iter().map(String::as_str)).chain(["/opt/bin/kubelet"]) {
                 node.write(program, b"")?;
                 node.ok(&["chmod", "0755", program])?;
             }
