@@ -7,8 +7,8 @@ use std::str::FromStr;
 use libfuzzer_sys::fuzz_target;
 use nodeagent::config::values::{
     ArtifactName, ArtifactVersion, BadValue, CertName, Cidr, CommonName, DnsDomain, Every, HttpUrl, ImageName,
-    InterfaceName, Keep, KeyHash, LabelKey, LabelValue, Limit, ModuleName, NodeName, Parallel, ProxyUrl, Rate, RootPath,
-    Sha256, Sha512, Span, SysctlKey, UnitName, Version, check_format,
+    InterfaceName, Keep, KeyHash, LabelKey, LabelValue, Limit, ModuleName, NodeName, Parallel, ProxyUrl, Rate,
+    RootPath, Sha256, Sha512, Span, SysctlKey, UnitName, Version, check_format,
 };
 
 fuzz_target!(|text: &str| {
