@@ -176,6 +176,12 @@ pub async fn check(
     }
     let Some(replacement) = kubelet(settings, root).map_err(Refused::File)? else { return Ok(()) };
     let url = identity.api_server(settings);
+    if settings.role == Role::Controller && placed(root, "kube-apiserver").map_err(Refused::File)?.is_none() {
+        // A first start: the one that would answer is yet to be fetched, and it is known which one that is.
+        let server = asked_for(settings, "kube-apiserver");
+        let known = server.map(|server| judge(&replacement, identity, &url, &Answers { server, node: None }));
+        return Ok(known.transpose().map(drop)?);
+    }
     // A node that has never joined has no pods to move, and nobody whom it could ask as.
     let is_there = root.entry(&node_pair(settings), false).map_err(Refused::File)? != Entry::Absent;
     let wants_drain = replacement.is_minor() && !no_drain && is_there;
