@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use super::process;
 
@@ -62,6 +62,22 @@ impl Net {
             vec!["nsenter".into(), format!("--net=/run/netns/{}", self.name).into(), "--".into()];
         all.extend(args.iter().cloned().map(Into::into));
         all
+    }
+
+    /// Takes a machine off the bridge, and waits until the bridge knows nothing of it: of one that was killed the kernel
+    /// takes its interfaces away in its own time, and until then the machine cannot come back under its name.
+    pub fn unplug(&self, machine: &str) -> Result<()> {
+        // systemd-nspawn's name for its end on the bridge, if too long for a name then as an alternative one.
+        let end = format!("vb-{machine}");
+        process::wait_until(&format!("{end} to be gone"), DEADLINE, || {
+            let on_link = |verb| process::output(&["ip", "-n", &self.name, "link", verb, "dev", &end], DEADLINE);
+            // Either is refused when it is gone by then.
+            if on_link("show")?.status.success() {
+                on_link("delete")?;
+                bail!("it is there");
+            }
+            Ok(())
+        })
     }
 
     /// A tap on the bridge, for a virtual machine.

@@ -356,7 +356,7 @@ impl Node<'_> {
         if let Some(mut running) = self.running.take() {
             running.nspawn.wait_for_end(POWER_OFF)?;
         }
-        Cgroups::remove(&format!("{}/{}", self.lab.label(), self.name))
+        self.leave()
     }
 
     /// Shuts the node down and boots it again.
@@ -370,7 +370,13 @@ impl Node<'_> {
         if let Some(mut running) = self.running.take() {
             running.nspawn.kill();
         }
-        Cgroups::remove(&format!("{}/{}", self.lab.label(), self.name))
+        self.leave()
+    }
+
+    /// Waits until nothing is left of the node but its disk, so that it can be powered on again.
+    fn leave(&self) -> Result<()> {
+        Cgroups::remove(&format!("{}/{}", self.lab.label(), self.name))?;
+        self.lab.net().unplug(&self.machine)
     }
 }
 
