@@ -8,10 +8,9 @@
 
 use std::time::Duration;
 
-use openssl::x509::X509;
 use serde_json::Value;
 
-use crate::certs::key::Key;
+use crate::certs::client::{self, ClientPair};
 use crate::certs::node_pair;
 use crate::config::settings::{Role, Settings};
 use crate::config::values::{HttpUrl, RootPath, Version};
@@ -220,19 +219,10 @@ async fn ask(
     url: &HttpUrl,
     drained: bool,
 ) -> Result<Answers, String> {
-    let ca = root.read(&settings.certs.ca).map_err(|error| error.to_string())?;
-    let ca = ca.ok_or_else(|| format!("{}: there is no such file", settings.certs.ca))?;
-    let pair = root.read(&node_pair(settings)).map_err(|error| error.to_string())?;
-    let pair = pair.map(zeroize::Zeroizing::new);
-    let halves = pair.as_ref().and_then(|pem| {
-        let certificate = X509::from_pem(pem).and_then(|certificate| certificate.to_pem()).ok()?;
-        Some((certificate, Key::from_pem(pem).and_then(|key| key.to_pem()).ok()?))
-    });
-    let login = match &halves {
-        Some((certificate, key)) => Login::Pair { certificate, key },
-        // Everybody may ask for the version (kubernetes.io, "Default roles": system:public-info-viewer).
-        None => Login::Anonymous,
-    };
+    let ca = client::needed(root, &settings.certs.ca).map_err(|fault| fault.to_string())?;
+    // Everybody may ask for the version (kubernetes.io, "Default roles": system:public-info-viewer).
+    let pair = ClientPair::read(root, &node_pair(settings)).ok();
+    let login = pair.as_ref().map_or(Login::Anonymous, ClientPair::login);
     let server = http.server(url, &ca, login).map_err(|error| error.to_string())?;
     let asking = answers(&server, identity.name.as_str(), drained);
     match tokio::time::timeout(PATIENCE, asking).await {
