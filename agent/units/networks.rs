@@ -1,13 +1,16 @@
 //! Which network the pods of a node have, and what of another one goes.
 
 use super::components::Node;
-use super::retired::{Gone, Stopped};
-use super::{UNIT_DIR, enabled_by, flannel, planned, pod_network, program, service};
+use super::retired::{Gone, retire};
+use super::{flannel, planned, pod_network, program, service};
 use crate::config::settings::Origin;
 use crate::config::values::{RootPath, UnitName};
 use crate::engine::change::Debt;
 use crate::engine::file::ManagedFile;
 use crate::engine::resource::{Planned, Thing};
+
+/// What starts the networks' units at each boot.
+const BOOT: &str = "multi-user.target";
 
 /// Adds what the network needs, and returns what must run.
 pub fn plan(node: &Node<'_>, all: &mut Vec<Planned>) -> Vec<Planned> {
@@ -18,14 +21,14 @@ pub fn plan(node: &Node<'_>, all: &mut Vec<Planned>) -> Vec<Planned> {
             all.push(planned("pod-network".to_owned(), &why, Vec::new(), Box::new(bridge)));
             running.push(program(routes, &why, all));
         }
-        None => retire(pod_network::UNIT, &pod_network::files(), &why, all),
+        None => retire(pod_network::UNIT, BOOT, &pod_network::files(), &why, all),
     }
     if node.flannel().is_some() {
         running.push(with_flannel(&why, all));
     } else {
-        retire(flannel::GATE.0, &[flannel::CONFLIST, flannel::CLEARING.0].map(RootPath::literal), &why, all);
+        retire(flannel::GATE.0, BOOT, &[flannel::CONFLIST, flannel::CLEARING.0].map(RootPath::literal), &why, all);
         let files = ["flanneld.env", "flannel.conf", "flannel-network.json"].map(super::components::etc);
-        retire(flannel::UNIT, &files, &why, all);
+        retire(flannel::UNIT, BOOT, &files, &why, all);
     }
     let waits = if node.settings.role.runs_pods() { flannel::waiting(node.settings) } else { Vec::new() };
     if waits.is_empty() {
@@ -55,19 +58,6 @@ fn with_flannel(why: &Origin, all: &mut Vec<Planned>) -> Planned {
     all.push(planned("flannel-cni".to_owned(), why, vec![Debt::Restart(gate.clone())], Box::new(conflist)));
     all.push(planned("flannel-clearing".to_owned(), why, Vec::new(), clearing));
     service(&gate, flannel::GATE.1, after, why, all)
-}
-
-/// Adds the end of a unit that an earlier configuration had, with all that was there for it.
-fn retire(unit: &str, beside: &[RootPath], why: &Origin, all: &mut Vec<Planned>) {
-    let unit = UnitName::literal(unit);
-    let file = RootPath::literal(UNIT_DIR).join(unit.as_str());
-    let stopped = Stopped { unit: unit.clone(), file: file.clone() };
-    // Its file last: by it the next run finds out what is left to do.
-    let files = beside.iter().cloned().chain([file.clone()]).collect();
-    let links = vec![(enabled_by(&unit, "multi-user.target"), file)];
-    let gone = Gone { what: unit.to_string(), files, links, after: Some(unit.clone()) };
-    all.push(planned(format!("{}-stopped", unit.stem()), why, Vec::new(), Box::new(stopped)));
-    all.push(planned(format!("{}-gone", unit.stem()), why, vec![Debt::DaemonReload], Box::new(gone)));
 }
 
 #[cfg(test)]

@@ -1,16 +1,32 @@
 //! What an earlier configuration had made, and this one has no use for: two networks of pods on one node would take each
-//! other's addresses. Only what the ledger knows as ours, and nobody has changed since, is taken away.
+//! other's addresses, and snapshots that are switched off are not to be taken. Only what the ledger knows as ours, and nobody
+//! has changed since, is taken away.
 
+use super::{UNIT_DIR, enabled_by, planned};
+use crate::config::settings::Origin;
 use crate::config::values::{RootPath, Sha256, UnitName};
-use crate::engine::change::{Change, Verb};
-use crate::engine::resource::{CannotTell, Delta, Diff, Resource, Seen, Thing};
+use crate::engine::change::{Change, Debt, Verb};
+use crate::engine::resource::{CannotTell, Delta, Diff, Planned, Resource, Seen, Thing};
 use crate::host::seen::Entry;
 
+/// Adds the end of a unit that an earlier configuration had, and that a target started, with all that was there for it.
+pub fn retire(unit: &str, target: &str, beside: &[RootPath], why: &Origin, all: &mut Vec<Planned>) {
+    let unit = UnitName::literal(unit);
+    let file = RootPath::literal(UNIT_DIR).join(unit.as_str());
+    let stopped = Stopped { unit: unit.clone(), file: file.clone() };
+    // Its file last: by it the next run finds out what is left to do.
+    let files = beside.iter().cloned().chain([file.clone()]).collect();
+    let links = vec![(enabled_by(&unit, target), file)];
+    let gone = Gone { what: unit.to_string(), files, links, after: Some(unit.clone()) };
+    all.push(planned(format!("{}-stopped", unit.stem()), why, Vec::new(), Box::new(stopped)));
+    all.push(planned(format!("{}-gone", unit.stem()), why, vec![Debt::DaemonReload], Box::new(gone)));
+}
+
 /// A unit of ours that is not to run any more.
-pub struct Stopped {
-    pub unit: UnitName,
+struct Stopped {
+    unit: UnitName,
     /// The unit's file.
-    pub file: RootPath,
+    file: RootPath,
 }
 
 /// Files of ours that are not to be there any more, with the links that lead to them.

@@ -1,14 +1,13 @@
 //! Snapshots of etcd: the unit that takes one, its timer, and what of both follows from the settings.
 
-use super::retired::Gone;
+use super::retired::{Gone, retire};
 use super::{RootPath, UNIT_DIR, planned, service, writable};
-use crate::config::settings::{Origin, Settings};
+use crate::config::settings::Settings;
 use crate::config::values::UnitName;
-use crate::engine::change::{Change, Debt, Meta, Verb};
+use crate::engine::change::{Debt, Meta};
 use crate::engine::file::{ManagedDir, ManagedFile};
-use crate::engine::resource::{CannotTell, Delta, Diff, Planned, Resource, Seen, Thing};
+use crate::engine::resource::{Planned, Thing};
 use crate::engine::unitfile::UnitFile;
-use crate::host::seen::Entry;
 
 const SERVICE: (&str, &str) =
     ("nodeagent-etcd-snapshot.service", include_str!("../../units/nodeagent-etcd-snapshot.service"));
@@ -17,6 +16,9 @@ const TIMER: (&str, &str) =
 
 /// The directory that the unit file itself makes and may write to (`StateDirectory=`).
 const USUAL: &str = "/var/lib/etcd-snapshots";
+
+/// Where the timer is told how often, below the units' directory.
+const EVERY_DROP_IN: &str = "nodeagent-etcd-snapshot.timer.d/80-nodeagent-every.conf";
 
 /// Where the unit is told of another one, below the units' directory.
 const DIR_DROP_IN: &str = "nodeagent-etcd-snapshot.service.d/80-nodeagent-dir.conf";
@@ -29,8 +31,11 @@ pub fn plan(settings: &Settings, all: &mut Vec<Planned>) -> Vec<Planned> {
     let snapshots = &settings.etcd.snapshots;
     let why = settings.origins.of("etcd.snapshots");
     let timer = UnitName::literal(TIMER.0);
+    let dir = RootPath::literal(UNIT_DIR);
     if !snapshots.enabled {
-        return off(&timer, &why);
+        let beside = [EVERY_DROP_IN, DIR_DROP_IN, SERVICE.0].map(|name| dir.join(name));
+        retire(TIMER.0, "timers.target", &beside, &why, all);
+        return Vec::new();
     }
     let mut after = Vec::new();
     let mut file = |name: &str, path: RootPath, text: &str, owes: Vec<Debt>| {
@@ -38,7 +43,6 @@ pub fn plan(settings: &Settings, all: &mut Vec<Planned>) -> Vec<Planned> {
         let file = ManagedFile::unit(path, &UnitFile::parse(text));
         all.push(planned(name.to_owned(), &why, owes, Box::new(file)));
     };
-    let dir = RootPath::literal(UNIT_DIR);
     file(SERVICE.0, dir.join(SERVICE.0), SERVICE.1, vec![Debt::DaemonReload]);
     let every = snapshots.every;
     let spread = every.duration().as_secs() / SPREAD;
@@ -47,8 +51,12 @@ pub fn plan(settings: &Settings, all: &mut Vec<Planned>) -> Vec<Planned> {
          [Timer]\nOnCalendar=\nOnCalendar={}\nRandomizedDelaySec={spread}s\n",
         every.calendar()
     );
-    let path = dir.join(&format!("{}.d/80-nodeagent-every.conf", TIMER.0));
-    file("etcd-snapshots-every", path, &text, vec![Debt::DaemonReload, Debt::Restart(timer.clone())]);
+    file(
+        "etcd-snapshots-every",
+        dir.join(EVERY_DROP_IN),
+        &text,
+        vec![Debt::DaemonReload, Debt::Restart(timer.clone())],
+    );
     if snapshots.dir.as_str() == USUAL {
         let files = vec![dir.join(DIR_DROP_IN)];
         let gone = Gone { what: "another directory of snapshots".to_owned(), files, links: Vec::new(), after: None };
@@ -65,70 +73,4 @@ pub fn plan(settings: &Settings, all: &mut Vec<Planned>) -> Vec<Planned> {
         all.push(planned("etcd-snapshots-dir".to_owned(), &why, Vec::new(), Box::new(made)));
     }
     vec![service(&timer, TIMER.1, after, &why, all)]
-}
-
-fn off(timer: &UnitName, why: &Origin) -> Vec<Planned> {
-    let link = RootPath::literal(UNIT_DIR).join(&format!("timers.target.wants/{timer}"));
-    let disabled = Disabled { link };
-    let stopped = Stopped { unit: timer.clone() };
-    vec![
-        planned(format!("{}-disabled", timer.stem()), why, vec![Debt::DaemonReload], Box::new(disabled)),
-        planned(format!("{timer}-stopped"), why, Vec::new(), Box::new(stopped)),
-    ]
-}
-
-/// A unit that no boot starts.
-struct Disabled {
-    link: RootPath,
-}
-
-impl Resource for Disabled {
-    fn summary(&self) -> String {
-        format!("{} disabled", self.link.name())
-    }
-
-    fn reads(&self) -> Vec<Thing> {
-        vec![Thing::Stat(self.link.clone())]
-    }
-
-    fn makes(&self) -> Vec<Thing> {
-        vec![Thing::Stat(self.link.clone())]
-    }
-
-    fn diff(&self, seen: &Seen) -> Result<Diff, CannotTell> {
-        let Entry::Link(to) = seen.entry(&self.link)? else { return Ok(Diff::Same) };
-        Ok(Diff::Differs {
-            shown: vec![Delta::new("link", format!("link to {to}"), "")],
-            known: vec![Change::Remove { path: self.link.clone() }],
-        })
-    }
-}
-
-/// A unit that does not run.
-struct Stopped {
-    unit: UnitName,
-}
-
-impl Resource for Stopped {
-    fn summary(&self) -> String {
-        format!("{} stopped", self.unit)
-    }
-
-    fn reads(&self) -> Vec<Thing> {
-        vec![Thing::Unit(self.unit.clone())]
-    }
-
-    fn makes(&self) -> Vec<Thing> {
-        vec![Thing::Unit(self.unit.clone())]
-    }
-
-    fn diff(&self, seen: &Seen) -> Result<Diff, CannotTell> {
-        match seen.unit(&self.unit)? {
-            Some(sight) if matches!(sight.active.as_str(), "active" | "activating") => Ok(Diff::Differs {
-                shown: vec![Delta::new("state", &sight.active, "inactive")],
-                known: vec![Change::Job { unit: self.unit.clone(), verb: Verb::Stop }],
-            }),
-            _ => Ok(Diff::Same),
-        }
-    }
 }
