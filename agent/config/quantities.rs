@@ -136,74 +136,57 @@ impl fmt::Display for Rate {
     }
 }
 
-/// A TCP port: 1 to 65535.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Port(u16);
+/// Declares a whole number between two: an [`amount!`], and all that there is to it.
+macro_rules! number {
+    ($(#[$doc:meta])* $name:ident($inner:ty), $format:literal, $range:pat, $wanted:literal) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name($inner);
 
-amount!(Port, "port");
+        amount!($name, $format);
 
-impl Port {
-    /// A port of the program's own.
-    pub const fn of(number: u16) -> Self {
-        Self(number)
-    }
+        impl $name {
+            /// A number of the program's own.
+            pub const fn of(number: $inner) -> Self {
+                Self(number)
+            }
 
-    /// The number.
-    pub fn get(self) -> u16 {
-        self.0
-    }
-}
-
-impl FromStr for Port {
-    type Err = BadValue;
-    fn from_str(text: &str) -> Result<Self, BadValue> {
-        match digits(text).and_then(|n| u16::try_from(n).ok()) {
-            Some(number @ 1..) => Ok(Self(number)),
-            _ => Err(refuse(text, "a port", "it is no number from 1 to 65535")),
+            /// The number.
+            pub const fn get(self) -> $inner {
+                self.0
+            }
         }
-    }
-}
 
-impl fmt::Display for Port {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// How many things are done at the same time: 1 to 16.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Parallel(u8);
-
-amount!(Parallel, "parallel");
-
-impl Parallel {
-    /// A number of the program's own.
-    pub const fn of(number: u8) -> Self {
-        Self(number)
-    }
-
-    /// The number.
-    pub fn get(self) -> usize {
-        self.0.into()
-    }
-}
-
-impl FromStr for Parallel {
-    type Err = BadValue;
-    fn from_str(text: &str) -> Result<Self, BadValue> {
-        match digits(text).and_then(|n| u8::try_from(n).ok()) {
-            Some(number @ 1..=16) => Ok(Self(number)),
-            _ => Err(refuse(text, "a number from 1 to 16", "it is larger, 0, or no number")),
+        impl FromStr for $name {
+            type Err = BadValue;
+            fn from_str(text: &str) -> Result<Self, BadValue> {
+                match digits(text).and_then(|n| <$inner>::try_from(n).ok()) {
+                    Some(number @ $range) => Ok(Self(number)),
+                    _ => Err(refuse(text, $wanted, "it is larger, 0, or no number")),
+                }
+            }
         }
-    }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
 }
 
-impl fmt::Display for Parallel {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
+number! {
+    /// A TCP port: 1 to 65535.
+    Port(u16), "port", 1.., "a port, from 1 to 65535"
+}
+number! {
+    /// How many things are done at the same time: 1 to 16.
+    Parallel(u8), "parallel", 1..=16, "a number from 1 to 16"
+}
+number! {
+    /// How many are kept: 1 to 1000.
+    Keep(u16), "keep", 1..=1000, "a number from 1 to 1000"
 }
 
 /// How often something is done, at the same times of every day: `30m`, `6h`, `24h`.
@@ -252,41 +235,6 @@ impl FromStr for Every {
 }
 
 impl fmt::Display for Every {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// How many are kept: 1 to 1000.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Keep(u16);
-
-amount!(Keep, "keep");
-
-impl Keep {
-    /// A number of the program's own.
-    pub const fn of(number: u16) -> Self {
-        Self(number)
-    }
-
-    /// The number.
-    pub fn get(self) -> usize {
-        self.0.into()
-    }
-}
-
-impl FromStr for Keep {
-    type Err = BadValue;
-    fn from_str(text: &str) -> Result<Self, BadValue> {
-        match digits(text).and_then(|n| u16::try_from(n).ok()) {
-            Some(number @ 1..=1000) => Ok(Self(number)),
-            _ => Err(refuse(text, "a number from 1 to 1000", "it is larger, 0, or no number")),
-        }
-    }
-}
-
-impl fmt::Display for Keep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }

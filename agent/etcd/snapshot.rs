@@ -126,7 +126,7 @@ pub async fn take(
     let Taken { file, sealed, revision, took } = &taken;
     tell.tell(&Event::SnapshotTaken { path: file, bytes: sealed.bytes, revision: *revision, took: *took });
     if to.is_none() {
-        shelf.prune(settings.keep.get(), file).map_err(|fault| fault.context("remove the oldest snapshots"))?;
+        shelf.prune(settings.keep.get().into(), file).map_err(|fault| fault.context("remove the oldest snapshots"))?;
     }
     Ok(taken)
 }

@@ -233,7 +233,7 @@ impl Resolver<'_> {
                 Proxy::OfEnvironment
             }
         };
-        let parallel = self.or_default("download.parallel", given.parallel, defaults::PARALLEL).get();
+        let parallel = self.or_default("download.parallel", given.parallel, defaults::PARALLEL).get().into();
         let minimum_rate = self.or_default("download.minimumRate", given.minimum_rate, defaults::MINIMUM_RATE);
         let stall_after = self.or_default("download.stallAfter", given.stall_after, defaults::STALL_AFTER).duration();
         let deadline = self.or_default("download.deadline", given.deadline, defaults::DOWNLOAD_DEADLINE).duration();

@@ -116,7 +116,7 @@ pub struct DownloadSettings {
 impl Default for DownloadSettings {
     fn default() -> Self {
         Self {
-            parallel: defaults::PARALLEL.get(),
+            parallel: defaults::PARALLEL.get().into(),
             proxy: Proxy::OfEnvironment,
             roots: Vec::new(),
             minimum_rate: defaults::MINIMUM_RATE,

@@ -53,6 +53,12 @@ fn what_does_not_go_together_with_flannel() {
             "kubernetes.artifacts.flannel-cni.version: is missing",
         ),
         (own_store, "{}", "the API server's own store"),
+        // Of members in DNS a node knows by the inventory.
+        (
+            own_store,
+            "etcd: { discovery: store.example.com, endpoints: ['https://store.example.com:2379'] }",
+            "the API server's own store",
+        ),
         (plain, "{}", "must start with https://"),
         ("{ etcd: { endpoints: [], ca: /c, pair: /p } }", "{}", "names no member"),
         ("{ etcd: { endpoints: ['https://10.10.30.41:2379'] } }", "{}", "flannel.etcd.pair: is missing"),
