@@ -150,20 +150,24 @@ async fn restore(args: RestoreArgs, global: &Global, host: &Host, tell: &Teller)
     let Node { settings, identity, .. } = node::now(global, host)?;
     let file = absolute(&args.file)?;
     let restore = Restore::plan(host, &settings, &identity, &file, args.initial_cluster.as_ref(), args.again).await?;
-    match global.output {
-        Format::Json => output::json(&restore.shown()),
-        Format::Text => output::print(&restore.text()),
+    let for_people = matches!(global.output, Format::Text);
+    if for_people {
+        output::print(&restore.text());
     }
     if !args.yes {
-        if matches!(global.output, Format::Text) {
+        if for_people {
             output::print("Nothing was done: run it again with --yes.\n");
+        } else {
+            output::json(&restore.shown(None));
         }
         return Ok(Exit::Done);
     }
     let http = Http::new(tell.clone(), host.root.clone(), settings.download.clone());
     let restored = restore.run(host, &http, &settings, &identity, tell).await?;
-    if matches!(global.output, Format::Text) {
+    if for_people {
         output::print(&ended(&restored));
+    } else {
+        output::json(&restore.shown(Some(&restored)));
     }
     Ok(Exit::Done)
 }

@@ -114,10 +114,14 @@ pub struct Shown<'a> {
     units: Vec<&'static str>,
     /// Whether it is in place already: then the member is only started and asked.
     placed: bool,
+    /// How it ended; nothing where it was only shown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    result: Option<&'a Restored>,
 }
 
 /// How it ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Restored {
     /// Where the data is that was there before; nothing if there was none.
     pub kept: Option<RootPath>,
@@ -182,8 +186,8 @@ impl Restore {
         })
     }
 
-    /// What a program sees of it.
-    pub fn shown(&self) -> Shown<'_> {
+    /// What a program sees of it, and of how it ended.
+    pub fn shown<'a>(&'a self, result: Option<&'a Restored>) -> Shown<'a> {
         Shown {
             snapshot: &self.file,
             sha256: &self.sealed.sha256,
@@ -196,6 +200,7 @@ impl Restore {
             bumps_revision: self.tool.bumps,
             units: self.units(),
             placed: self.placed,
+            result,
         }
     }
 

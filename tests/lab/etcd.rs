@@ -110,6 +110,16 @@ fn restored_on_both(first: &Node<'_>, second: &Node<'_>) -> Result<()> {
         ensure!(etcdctl(node, &server, &["get", "late"])?.trim().is_empty(), "what came since is there");
     }
     ensure!(cluster_id(first)? == cluster_id(second)? && cluster_id(first)? != before, "it is the old cluster");
+    // The first did not see itself ready: whoever repeats the command there loses nothing of what came since.
+    etcdctl(second, &server, &["put", "since", "kept"])?;
+    let (code, shown, told) = agent(first, &["etcd", "restore", file.trim(), "--yes", "--output=json"])?;
+    let said: Value = serde_json::from_str(&shown).with_context(|| format!("{shown}{told}"))?;
+    ensure!(code == 0 && said["placed"] == true && said["result"]["ready"] == true, "{code}: {shown}{told}");
+    ensure!(
+        etcdctl(first, &server, &["get", "--print-value-only", "since"])?.trim() == "kept",
+        "it was restored again"
+    );
+    ensure!(!first.exists("/var/lib/nodeagent/etcd-restore"), "it is over");
     // They were members before, and are: the guard lets them start again.
     second.ok(&["systemctl", "restart", "etcd.service"])?;
     second.wait_until("the member to come back", HEALTHY, |node| {
@@ -128,22 +138,33 @@ fn cluster_id(node: &Node<'_>) -> Result<String> {
     Ok(status[0]["Status"]["header"]["cluster_id"].to_string())
 }
 
+/// The `cluster.yaml` of both, and of a controller that is listed and never booted.
+pub fn yaml(lab: &Lab) -> Result<String> {
+    let controller = [Machine { name: "controller-1", role: "controller", address: CONTROLLER }];
+    cluster::yaml(lab, &[&MACHINES[..], &controller].concat())
+}
+
+/// Powers both on, until they are a store and have nothing more to do.
+pub fn power_on<'c, 'lab>(cluster: &'c mut Cluster<'lab>) -> Result<[&'c Node<'lab>; 2]> {
+    cluster.power_on(&["etcd-1", "etcd-2"])?;
+    let both = [cluster.node("etcd-1")?, cluster.node("etcd-2")?];
+    let health = ["endpoint", "health"];
+    let server = pair("etcd-server.pem");
+    both[0].wait_until("both members to be healthy", HEALTHY, |node| etcdctl(node, &server, &health))?;
+    for node in both {
+        bootstrapped(node)?;
+        nothing_to_do(node)?;
+    }
+    Ok(both)
+}
+
 #[test]
 fn members_and_clients_show_certificates_of_the_stores_own_ca() -> Result<()> {
     Lab::run("etcd", |lab| {
-        // The controller is listed, and never booted.
-        let controller = [Machine { name: "controller-1", role: "controller", address: CONTROLLER }];
-        let yaml = cluster::yaml(lab, &[&MACHINES[..], &controller].concat())?;
-        let mut cluster = Cluster::new(lab, &yaml, &MACHINES)?;
-        cluster.power_on(&["etcd-1", "etcd-2"])?;
-        let (first, second) = (cluster.node("etcd-1")?, cluster.node("etcd-2")?);
+        let mut cluster = Cluster::new(lab, &yaml(lab)?, &MACHINES)?;
+        let [first, second] = power_on(&mut cluster)?;
         let server = pair("etcd-server.pem");
-        first.wait_until("both members to be healthy", HEALTHY, |node| {
-            etcdctl(node, &server, &["endpoint", "health"])
-        })?;
         for node in [first, second] {
-            bootstrapped(node)?;
-            nothing_to_do(node)?;
             ensure!(!node.exists("/opt/bin/kubelet"), "a store runs no pods");
         }
 

@@ -5,9 +5,8 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 
 use crate::agent::agent;
-use crate::bootstrap::{bootstrapped, nothing_to_do};
-use crate::etcd::{FIRST, HEALTHY, MACHINES, SECOND, etcdctl, pair};
-use crate::harness::{CONTROLLER, Cluster, Lab, SERVICES, cluster, cluster::Machine, process::wait_until};
+use crate::etcd::{self, FIRST, MACHINES, SECOND, etcdctl, pair};
+use crate::harness::{Cluster, Lab, SERVICES, process::wait_until};
 
 const DOMAIN: &str = "store.lab.example";
 
@@ -37,22 +36,15 @@ fn members_find_each_other_by_dns() -> Result<()> {
             Ok(())
         })?;
 
-        let controller = [Machine { name: "controller-1", role: "controller", address: CONTROLLER }];
-        let yaml = cluster::yaml(lab, &[&MACHINES[..], &controller].concat())?;
+        let yaml = etcd::yaml(lab)?;
         let yaml = format!("{yaml}roles: {{ etcd: {{ etcd: {{ discovery: {DOMAIN} }} }} }}\n");
         let mut cluster = Cluster::new(lab, &yaml, &MACHINES)?;
         for machine in MACHINES {
             cluster.node(machine.name)?.write("/etc/resolv.conf", format!("nameserver {SERVICES}\n").as_bytes())?;
         }
-        cluster.power_on(&["etcd-1", "etcd-2"])?;
-        let (first, second) = (cluster.node("etcd-1")?, cluster.node("etcd-2")?);
+        let [first, second] = etcd::power_on(&mut cluster)?;
         let server = pair("etcd-server.pem");
-        first.wait_until("both members to be healthy", HEALTHY, |node| {
-            etcdctl(node, &server, &["endpoint", "health"])
-        })?;
         for node in [first, second] {
-            bootstrapped(node)?;
-            nothing_to_do(node)?;
             let env = String::from_utf8_lossy(&node.read("/etc/kubernetes/etcd.env")?).into_owned();
             ensure!(env.contains(&format!("--discovery-srv={DOMAIN}")) && !env.contains("--initial-cluster="), "{env}");
         }
