@@ -6,13 +6,12 @@ use crate::config::settings::{Join, Role};
 use crate::config::values::RootPath;
 use crate::engine::fault::Fault;
 use crate::host::Host;
-use crate::host::seen::Entry;
 use crate::journal::{Event, Teller};
 
 /// Tells it where it is so.
 pub(super) fn tell_if_awaited(node: &Node, host: &Host, tell: &Teller) -> Result<(), Fault> {
     let by_hand = node.settings.role == Role::Kubeadm && node.settings.kubeadm.join == Join::ByHand;
-    if !by_hand || !matches!(host.root.entry(&RootPath::literal(JOINED), false)?, Entry::Absent) {
+    if !by_hand || host.root.entry(&RootPath::literal(JOINED), false)?.has_content() {
         return Ok(());
     }
     // kubeadm takes the hostname for the node's name, and waits for the Node of that name.

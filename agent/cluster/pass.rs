@@ -59,6 +59,7 @@ impl<'a> Pass<'a> {
     pub async fn always(&mut self) -> Result<Infallible, HttpError> {
         loop {
             let mut applier = Applier::new(self.api);
+            self.applied.clear();
             let settings = &self.basis.settings;
             for object in objects(settings, &self.basis.ca).into_iter().chain(core_dns::objects(settings)) {
                 self.apply(&mut applier, &object, &shown(&object), false).await?;
@@ -66,7 +67,6 @@ impl<'a> Pass<'a> {
             self.tokens(&mut applier).await?;
             self.addons(&mut applier).await?;
             self.wrong = std::mem::take(&mut self.now);
-            self.applied.clear();
             sleep(if self.wrong.is_empty() { PAUSE } else { AGAIN }).await;
         }
     }
@@ -192,7 +192,10 @@ mod tests {
 
     #[test]
     fn an_object_is_the_same_whatever_it_says() {
-        let object = |api: &str, namespace: Option<&str>, name: &str| json!({ "apiVersion": api, "kind": "Deployment", "metadata": { "namespace": namespace, "name": name } });
+        let object = |api: &str, namespace: Option<&str>, name: &str| {
+            let metadata = json!({ "namespace": namespace, "name": name });
+            json!({ "apiVersion": api, "kind": "Deployment", "metadata": metadata })
+        };
         let one = identity(&object("apps/v1", None, "coredns"));
         assert_eq!(one, identity(&object("apps/v1beta1", Some("default"), "coredns")));
         for other in [
