@@ -128,6 +128,14 @@ fn cluster_ca(settings: &Settings) -> Option<Planned> {
     })
 }
 
+/// Whether no other controller has to have what this one makes. Where none is listed the store tells: one of several
+/// members, or of those that DNS has, is mostly one of several controllers.
+fn is_only_controller(settings: &Settings) -> bool {
+    let controllers = settings.cluster.nodes.values().filter(|entry| entry.role == Role::Controller).count();
+    let several_members = settings.etcd.members.len() > 1 || settings.etcd.discovery.is_some();
+    controllers == 1 || (controllers == 0 && !several_members)
+}
+
 /// What all controllers of a cluster have in common, besides its CAs.
 fn shared_secrets(settings: &Settings) -> Vec<Planned> {
     if settings.role != Role::Controller {
@@ -135,17 +143,11 @@ fn shared_secrets(settings: &Settings) -> Vec<Planned> {
     }
     let api_server = || Debt::Restart(UnitName::literal(needs::API_SERVER));
     let readers = || vec![api_server(), Debt::Restart(UnitName::literal(needs::CONTROLLER_MANAGER))];
-    let controllers = settings.cluster.nodes.values().filter(|entry| entry.role == Role::Controller).count();
-    let several_members = settings.etcd.members.len() > 1 || settings.etcd.discovery.is_some();
     let service_accounts = Planned {
         id: Id::new(Step::Certs, "service-accounts"),
         why: settings.origins.of("pki.serviceAccountKey"),
         owes: readers(),
-        // A store of several members is mostly one of several controllers.
-        what: Box::new(ServiceAccountKey::new(
-            &settings.certs.service_account_key,
-            controllers == 1 || (controllers == 0 && !several_members),
-        )),
+        what: Box::new(ServiceAccountKey::new(&settings.certs.service_account_key, is_only_controller(settings))),
     };
     let encryption = settings.certs.encryption_key.as_ref().map(|keys| Planned {
         id: Id::new(Step::Certs, "encryption"),
@@ -352,6 +354,26 @@ pki:
         kube-proxy-client: CN=system:kube-proxy [client auth] ca.pem 
         ingress: CN=ingress [server auth] ca.pem www.example.com
         "#);
+    }
+
+    #[test]
+    fn what_controllers_share_is_made_only_where_there_is_one() {
+        let mut settings = load(CONTROLLER);
+        settings.cluster.nodes.clear();
+        settings.etcd.members.clear();
+        assert!(is_only_controller(&settings), "nobody else is listed");
+        settings.etcd.discovery = Some(parse("store.example.com"));
+        assert!(!is_only_controller(&settings), "DNS may have more members");
+        let entry = |address: &str| crate::config::settings::NodeEntry {
+            role: Role::Controller,
+            address: parse(address),
+            pod_cidr: None,
+            names: Vec::new(),
+        };
+        settings.cluster.nodes.insert(parse("c1"), entry("10.10.30.11"));
+        assert!(is_only_controller(&settings), "the inventory has one");
+        settings.cluster.nodes.insert(parse("c2"), entry("10.10.30.12"));
+        assert!(!is_only_controller(&settings), "it has two");
     }
 
     #[test]

@@ -165,6 +165,21 @@ mod tests {
     }
 
     #[test]
+    fn what_was_just_taken_stays_whatever_a_clock_has_left() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let root = Root::open(dir.path()).expect("open it");
+        let at = |seconds| SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+        let shelf = Shelf { root: &root, dir: &RootPath::literal("/s") };
+        shelf.prepare().expect("made");
+        let (taken, ahead) = (shelf.place(at(1_000_000_000)), shelf.place(at(2_000_000_000)));
+        for file in [&taken, &ahead] {
+            root.put(file, b"a store", Meta::SECRET).expect("a file");
+        }
+        shelf.prune(1, &taken).expect("pruned");
+        assert_eq!(root.list(shelf.dir).expect("a list"), [taken.name()]);
+    }
+
+    #[test]
     fn a_directory_that_others_may_write_to_is_refused_and_a_killed_runs_rest_removed() {
         use std::os::unix::fs::PermissionsExt as _;
         let dir = tempfile::tempdir().expect("a directory");

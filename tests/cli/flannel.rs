@@ -7,25 +7,14 @@ use std::process::Command;
 
 use nodeagent::host::facts::Facts;
 
+use crate::golden::copy;
+
 /// A worker without a network of pods; its pairs are in place, and its programs nobody looks at here.
 const WORKER: &str = "tests/golden/01-worker/root";
 
 const KUBERNETES: &str = "cluster: { network: flannel }\n";
 const ETCD: &str = "cluster:\n  network: flannel\n  flannel:\n    backend: host-gw\n    etcd:\n      \
                     endpoints: ['https://10.10.30.41:2379']\n      ca: /etc/f/ca.pem\n      pair: /etc/f/client.pem\n";
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("a directory");
-    for entry in fs::read_dir(from).expect("a golden directory") {
-        let entry = entry.expect("an entry");
-        let to = to.join(entry.file_name());
-        if entry.file_type().expect("its type").is_dir() {
-            copy(&entry.path(), &to);
-        } else {
-            fs::copy(entry.path(), &to).expect("a copy");
-        }
-    }
-}
 
 struct Tree(tempfile::TempDir);
 

@@ -174,6 +174,13 @@ fn a_ca_that_is_there_is_taken_and_half_a_one_is_not() -> Result<()> {
     ensure!(written["content"] == *ca, "another CA");
     ensure!(!operator.path("pki").exists(), "a directory that nobody asked for");
 
+    // The inventory itself may be the directory.
+    let here = Operator::new(&example("cluster.yaml")?)?;
+    for run in ["first", "second"] {
+        let output = here.run(&["--pki", "inventory"])?;
+        ensure!(output.status.success(), "{run}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
     // With its key beside it, as some tools keep it: the machines get the certificate alone.
     let key = fs::read_to_string(own.join("ca-key.pem"))?;
     fs::write(own.join("ca.pem"), format!("{ca}{key}"))?;
@@ -285,5 +292,34 @@ fn other_signers_take_the_place_of_ours_and_keep_their_keys() -> Result<()> {
     fs::write(operator.dir.path().join("cluster.yaml"), example("cluster.yaml")?)?;
     let told = String::from_utf8(operator.run(&["--pki", "own"])?.stderr)?;
     ensure!(told.contains("own/etcd-ca-key.pem: there is no such file"), "{told}");
+    Ok(())
+}
+
+/// A CA that another server has cannot be made here: every machine would be given one that nobody signs with.
+#[test]
+fn no_ca_is_invented_for_a_signer_that_has_one() -> Result<()> {
+    let elsewhere = "  controller:\n    pki:\n\
+                     \x20     etcd: { signer: { cfssl: { url: 'https://10.10.30.1:8888', authKeyFile: /etc/nodeagent/key } } }\n";
+    let operator = Operator::new(&example("cluster.yaml")?.replace("  controller:\n", elsewhere))?;
+    let output = operator.run(&[])?;
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(output.status.code() == Some(2) && told.contains("pki/etcd-ca.pem: there is no such file"), "{told}");
+    ensure!(!operator.path("pki/etcd-ca.pem").exists() && !operator.path("worker-1").exists(), "something was made");
+    Ok(())
+}
+
+/// What an operator keeps beside the secrets is not of ours to remove; what was ours goes with its reason.
+#[test]
+fn only_secrets_that_were_listed_are_removed() -> Result<()> {
+    let operator = Operator::of(&example("cluster.yaml")?)?;
+    let secrets = operator.path("controller-1/secrets");
+    fs::write(secrets.join("deploy.key"), "an operator's")?;
+    ensure!(secrets.join("front-proxy-ca-key.pem").exists(), "it is brought");
+    let without = format!("{}pki: {{ noAggregation: true }}\n", example("cluster.yaml")?);
+    fs::write(operator.dir.path().join("cluster.yaml"), without)?;
+    let output = operator.run(&[])?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    ensure!(!secrets.join("front-proxy-ca-key.pem").exists(), "it is brought no more");
+    ensure!(fs::read_to_string(secrets.join("deploy.key"))? == "an operator's", "it is not ours");
     Ok(())
 }
