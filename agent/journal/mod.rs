@@ -4,7 +4,10 @@
 //! Secrets cannot reach any of them: an event is built from names, numbers and faults, never from file content.
 
 mod event;
+mod fields;
 mod sinks;
+mod text;
 
-pub use event::{Event, Level, size};
+pub use event::{Event, Level};
 pub use sinks::{Options, StatusLine, Teller, start};
+pub use text::size;

@@ -8,7 +8,8 @@ use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt as _;
 
-use super::event::{Event, Fields, Level};
+use super::event::{Event, Level};
+use super::fields::Fields;
 use crate::host::console;
 use crate::host::notify;
 
