@@ -8,8 +8,9 @@ use super::{Exit, Global, plan};
 use crate::engine::commit::Hand;
 use crate::engine::fault::Fault;
 use crate::engine::id::Step;
-use crate::engine::ledger::{self, Record};
+use crate::engine::ledger;
 use crate::engine::plan::Plan;
+use crate::engine::record::Record;
 use crate::install::prune;
 use crate::journal::Teller;
 

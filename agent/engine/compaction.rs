@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::change::{Debt, Verb};
 use super::history::{Run, brings_back, changes, hold, leftovers, runs, standing, target};
-use super::ledger::{Before, Logged, Made, Record};
+use super::record::{Before, Logged, Made, Record};
 use crate::config::values::RootPath;
 
 /// How many runs stay points of their own when the ledger is compacted.

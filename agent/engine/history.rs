@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::change::{Debt, Verb};
-use super::ledger::{Logged, Made, Record};
+use super::record::{Logged, Made, Record};
 use crate::config::values::{RootPath, Sha256};
 
 /// The command that lifts a hold when it changes something.
@@ -230,7 +230,7 @@ pub(super) mod testing {
     use crate::config::values::UnitName;
     use crate::engine::change::Meta;
     use crate::engine::id::{Id, Step};
-    use crate::engine::ledger::Before;
+    use crate::engine::record::Before;
 
     pub fn change(seq: u64, run: u64, owes: Vec<Debt>) -> Record {
         put(seq, run, "/x", Before::Absent, owes)

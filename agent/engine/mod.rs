@@ -22,6 +22,7 @@ pub mod id;
 pub mod ledger;
 pub mod plan;
 pub mod receipt;
+pub mod record;
 pub mod resource;
 pub mod rollback;
 pub mod seal;

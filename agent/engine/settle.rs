@@ -8,8 +8,9 @@ use super::commit::{By, Hand};
 use super::fault::Fault;
 use super::history;
 use super::id::{Id, Step};
-use super::ledger::{self, Before, Logged, Record};
+use super::ledger;
 use super::plan::Plan;
+use super::record::{Before, Logged, Record};
 use crate::config::values::UnitName;
 use crate::host::Host;
 use crate::host::seen::UnitSight;
@@ -121,7 +122,7 @@ pub async fn prove(plan: &Plan, host: &Host, hand: &Hand<'_>, outcome: &mut Outc
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::ledger::Made;
+    use crate::engine::record::Made;
 
     fn sight(active: &str, invocation: &str) -> UnitSight {
         UnitSight {

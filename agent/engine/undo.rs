@@ -1,7 +1,7 @@
 //! The ledger read backwards: what would undo a Change, given the machine now. Pure, and the same when asked again.
 
 use super::change::{Body, Change, Meta, ProcessLimit, Verb};
-use super::ledger::{Before, Logged, Made};
+use super::record::{Before, Logged, Made};
 use super::resource::{CannotTell, Seen, Thing};
 use super::seal;
 use crate::config::values::{RootPath, Sha256, UnitName};

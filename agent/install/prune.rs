@@ -11,7 +11,7 @@ use crate::config::values::RootPath;
 use crate::engine::change::Change;
 use crate::engine::history;
 use crate::engine::id::{Id, Step};
-use crate::engine::ledger::{Logged, Record};
+use crate::engine::record::{Logged, Record};
 use crate::engine::resource::{CannotTell, Delta, Diff, Planned, Resource, Seen, Thing};
 use crate::host::seen::Entry;
 

@@ -22,8 +22,8 @@ use nodeagent::{
     config::values::Sha256,
     engine::{
         change::Meta,
-        history,
-        ledger::{self, Before, Logged, Record},
+        history, ledger,
+        record::{Before, Logged, Record},
     },
     host::root::Root,
 };
