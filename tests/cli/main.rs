@@ -9,6 +9,7 @@ mod certs_renew;
 mod cloud_config;
 mod config;
 mod docs;
+mod downgrade;
 mod download;
 mod etcd;
 mod etcd_snapshots;
