@@ -323,3 +323,43 @@ fn only_secrets_that_were_listed_are_removed() -> Result<()> {
     ensure!(fs::read_to_string(secrets.join("deploy.key"))? == "an operator's", "it is not ours");
     Ok(())
 }
+
+/// One line of a key is enough to be one too many: whoever put it into `cluster.yaml`, and wherever.
+#[test]
+fn a_key_that_would_get_into_user_data_is_refused_before_anything_is_written() -> Result<()> {
+    let good = example("cluster.yaml")?;
+    let owner = Operator::of(&good)?;
+    let before = owner.all()?;
+    let pki = owner.path("pki");
+    let pki = pki.to_str().context("a path in UTF-8")?;
+    for (key, node, place) in [
+        ("ca-key.pem", "controller-1", |sysctls: &str, good: &str| format!("{good}defaults: {sysctls}\n")),
+        ("etcd-ca-key.pem", "worker-1", |sysctls: &str, good: &str| {
+            good.replace("\nroles:\n", &format!("\nroles:\n  worker: {sysctls}\n"))
+        }),
+        ("sa-key.pem", "worker-2", |sysctls: &str, good: &str| {
+            let address = "address: 10.10.30.22";
+            good.replace(address, &format!("{address}, config: {sysctls}"))
+        }),
+    ] as [(_, _, fn(&str, &str) -> String); 3]
+    {
+        let text = owner.text(&format!("pki/{key}"))?;
+        let line = text.lines().nth(1).context("the key's first line")?;
+        let bad = place(&format!("{{ kernel: {{ sysctls: {{ kernel.domainname: \"{line}\" }} }} }}"), &good);
+        // Where all was made before, and where nothing was.
+        let fresh = Operator::new(&bad)?;
+        fs::write(owner.dir.path().join("cluster.yaml"), &bad)?;
+        for (operator, args) in [(&owner, &[][..]), (&fresh, &["--pki", pki])] {
+            let output = operator.run(args)?;
+            let told = String::from_utf8_lossy(&output.stderr).into_owned();
+            ensure!(output.status.code() == Some(2), "{key}: {told}");
+            let wanted = format!("user-data of {node} would hold the secret {key}");
+            ensure!(told.contains(&wanted), "{wanted:?} is not in {told}");
+            ensure!(told.contains("take it out of `defaults`, `roles` and `config`"), "{told}");
+            ensure!(!told.contains(line) && output.stdout.is_empty(), "the key is told: {told}");
+        }
+        ensure!(owner.all()? == before, "{key}: something was written");
+        ensure!(fresh.all()?.is_empty(), "{key}: {:?} was made", fresh.all()?.keys());
+    }
+    Ok(())
+}
