@@ -16,6 +16,7 @@ mod drill;
 mod edge;
 mod etcd;
 mod etcd_discovery;
+mod etcd_join;
 mod etcd_snapshots;
 mod flannel;
 mod ha;
