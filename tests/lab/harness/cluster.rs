@@ -295,8 +295,8 @@ impl<'lab> Cluster<'lab> {
         })
     }
 
-    /// Starts a pod that greets on each of these machines, and waits until each of them is greeted by the others' pods.
-    /// Returns who asked, and what the pod said.
+    /// Starts a pod that greets on each of these machines, and waits until each of them is greeted by the others' pods, which
+    /// it knows by their own addresses, and by their machines. Returns whose pod asked, and what the one that it asked said.
     pub fn pods_reach_each_other(&self, names: &[&'static str]) -> Result<Vec<(&'static str, String)>> {
         let pod = |name: &&str| {
             json!({
@@ -314,11 +314,15 @@ impl<'lab> Cluster<'lab> {
         let mut greetings = Vec::new();
         for name in names {
             for other in names.iter().filter(|other| *other != name) {
-                let said = wait_until(&format!("{name}'s pod to greet {other}"), READY, || {
+                let said = wait_until(&format!("{other}'s pod to be greeted by {name}'s"), READY, || {
                     // Asked each time: a pod whose machine was booted again gets another one.
-                    let url = format!("http://{}:8080/", self.pod_address(&greeter(name))?);
-                    let said = self.node(other)?.ok(&["curl", "--silent", "--show-error", "--max-time", "2", &url])?;
-                    ensure!(said.contains(&format!("this is {}", greeter(name))), "it said: {said}");
+                    let [asked, asking] = [name, other].map(|name| self.pod_address(&greeter(name)));
+                    let (url, asking) = (format!("http://{}:8080/", asked?), asking?);
+                    let said = self.kubectl(&["exec", &greeter(other), "--", "/greeter", "fetch", &url])?;
+                    ensure!(said == greeting(name, &asking), "asked from {asking} it said: {said}");
+                    // As the API server asks a webhook: a machine, not a pod of it.
+                    let heard = self.node(other)?.ok(&["curl", "--silent", "--show-error", "--max-time", "2", &url])?;
+                    ensure!(heard.starts_with(&format!("this is {}, ", greeter(name))), "to {other} it said: {heard}");
                     Ok(said)
                 })?;
                 greetings.push((*other, said));
@@ -338,4 +342,9 @@ impl<'lab> Cluster<'lab> {
 /// The name of the pod that greets on a machine.
 pub fn greeter(machine: &str) -> String {
     format!("greeter-{machine}")
+}
+
+/// What the pod that greets on a machine says to whom it sees at this address.
+pub fn greeting(machine: &str, asking: &str) -> String {
+    format!("this is {}, asked by {asking}\n", greeter(machine))
 }
