@@ -8,6 +8,7 @@ mod agent;
 mod bootstrap;
 mod cluster;
 mod cluster_days;
+mod cluster_late;
 mod cluster_service;
 mod cluster_skew;
 mod config_drive;

@@ -31,6 +31,9 @@ const OPERATOR: Duration = Duration::from_secs(30);
 /// Where the mirror has the images of the pods.
 const PODS: &str = "pods.tar.gz";
 
+/// Which machine has which bootstrap token, in the inventory.
+const TOKENS: &str = "bootstrap-tokens.yaml";
+
 /// A machine of a cluster, as its `cluster.yaml` lists it.
 #[derive(Debug, Clone, Copy)]
 pub struct Machine {
@@ -158,14 +161,30 @@ impl<'lab> Cluster<'lab> {
 
     /// A machine's configuration, as it was made last.
     pub fn node_yaml(&self, name: &str) -> Result<Vec<u8>> {
-        let file = self.inventory.join(name).join("node.yaml");
+        self.made(&format!("{name}/node.yaml"))
+    }
+
+    /// A file of the inventory.
+    pub fn made(&self, path: &str) -> Result<Vec<u8>> {
+        let file = self.inventory.join(path);
         fs::read(&file).with_context(|| format!("read {}", file.display()))
+    }
+
+    /// Has the operator's list say that a machine's token is over, as it will when its time has come.
+    pub fn let_expire(&self, name: &str) -> Result<()> {
+        let file = self.inventory.join(TOKENS);
+        let text = String::from_utf8(self.made(TOKENS)?)?;
+        let at = text.find(&format!("{name}:")).with_context(|| format!("no token for {name}"))?;
+        let of_machine = text[at..].find("expires:").with_context(|| format!("no end for {name}'s token"))?;
+        let (before, after) = text.split_at(at + of_machine);
+        let year = after.find("20").context("a time of this century")?;
+        let text = format!("{before}{}19{}", &after[..year], &after[year + 2..]);
+        fs::write(&file, text).with_context(|| format!("write {}", file.display()))
     }
 
     /// The bootstrap token that was made for a machine.
     pub fn token(&self, name: &str) -> Result<String> {
-        let file = self.inventory.join("bootstrap-tokens.yaml");
-        let text = fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
+        let text = String::from_utf8(self.made(TOKENS)?)?;
         let of_machine = text.split_once(&format!("{name}:")).with_context(|| format!("no token for {name}"))?.1;
         let token = of_machine.split_once("token:").with_context(|| format!("no token for {name}"))?.1;
         let token = token.split([',', '\n', '}']).next().unwrap_or_default();
