@@ -30,7 +30,7 @@ fn node(lab: &Lab) -> Result<Node<'_>> {
 /// A unit whose start waits. Its own timeout is shorter than any wait here.
 fn unit(node: &Node<'_>, name: &str, notify_access: &str, wait: &str) -> Result<()> {
     let text = format!(
-        "[Service]\nType=oneshot\nRemainAfterExit=yes\nTimeoutStartSec=10s\nNotifyAccess={notify_access}\n\
+        "[Service]\nType=oneshot\nRemainAfterExit=yes\nTimeoutStartSec=5s\nNotifyAccess={notify_access}\n\
          ExecStartPre=/opt/bin/nodeagent wait {wait}\nExecStart=/bin/true\n"
     );
     node.write(&format!("/etc/systemd/system/{name}"), text.as_bytes())
@@ -51,7 +51,7 @@ fn a_start_that_waits_is_extended_and_one_that_hangs_is_killed() -> Result<()> {
         let node = node(lab)?;
         unit(&node, "held.service", "exec", "--timeout 2m file:/run/go")?;
         unit(&node, "deaf.service", "none", "--timeout 2m file:/run/go")?;
-        unit(&node, "late.service", "exec", "--timeout 15s file:/run/never")?;
+        unit(&node, "late.service", "exec", "--timeout 12s file:/run/never")?;
         unit(&node, "hung.service", "exec", "--timeout 2m file:/run/never")?;
         node.ok(&["systemctl", "daemon-reload"])?;
         let started = Instant::now();
@@ -82,7 +82,7 @@ fn a_start_that_waits_is_extended_and_one_that_hangs_is_killed() -> Result<()> {
         becomes(&node, "hung.service", "failed")?;
         assert_eq!(node.property("hung.service", "Result")?, "timeout");
         let outlived = started.elapsed();
-        ensure!(outlived > Duration::from_secs(16), "systemd ended the hung start after {outlived:?}, unextended");
+        ensure!(outlived > Duration::from_secs(9), "systemd ended the hung start after {outlived:?}, unextended");
         assert_eq!(node.property("held.service", "ActiveState")?, "activating", "after {:?}", started.elapsed());
         node.write("/run/go", b"")?;
         becomes(&node, "held.service", "active")
