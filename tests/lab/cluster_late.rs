@@ -26,7 +26,8 @@ pub fn is_held_up(cluster: &mut Cluster<'_>, machine: &'static str) -> Result<()
         let said = node.ok(&["journalctl", "--no-pager", "--unit=nodeagent.service", "--output=cat"])?;
         let refused = format!("does not accept the bootstrap token {id} in {TOKEN}");
         ensure!(said.contains(&refused), "it says {said}");
-        for part in ["it may have expired", &format!("put it into {TOKEN}")] {
+        let again = "nodeagent cloud-config again on the operator's machine";
+        for part in [again, "bootstrap-tokens.yaml", &format!("put it into {TOKEN}")] {
             ensure!(said.contains(part), "no {part:?} in {said}");
         }
         ensure!(!said.contains(secret), "it tells the secret");

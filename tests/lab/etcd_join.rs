@@ -54,7 +54,7 @@ fn a_member_whose_data_is_lost_joins_the_others_again() -> Result<()> {
         let said = lost.ok(&["journalctl", "--no-pager", "--unit=etcd.service", "--output=cat"])?;
         ensure!(said.contains("etcdctl member remove") && said.contains(MARK), "{said}");
 
-        // What it says there.
+        // What it says there. It is tried again every five seconds: if it were not stopped, it would begin anew in between.
         lost.ok(&["systemctl", "stop", "etcd.service"])?;
         etcdctl(first, &server, &["member", "remove", &old])?;
         first.wait_until("the others to take the member", HEALTHY, |node| {
