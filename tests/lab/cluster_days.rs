@@ -12,7 +12,7 @@ use openssl::{
 };
 use serde_json::{Value, json};
 
-use crate::agent::agent;
+use crate::agent::{AGENT, agent};
 use crate::bootstrap::{bootstrapped, nothing_to_do};
 use crate::cluster::{unchanged, written};
 use crate::cluster_late;
@@ -28,7 +28,7 @@ use crate::harness::{
 const NEXT: &str = "v1.20.3";
 
 /// For the approver to have looked at what was asked.
-const JUDGED: Duration = Duration::from_secs(30);
+const JUDGED: Duration = Duration::from_mins(3);
 
 /// A request for a certificate, as it is put into a `CertificateSigningRequest`.
 struct Wanted<'a> {
@@ -196,8 +196,12 @@ fn moved(lab: &Lab, cluster: &mut Cluster<'_>) -> Result<()> {
     cluster.wait_until_ready(&[moves.name])?;
     bootstrapped(cluster.node(moves.name)?)?;
     nothing_to_do(cluster.node(moves.name)?)?;
-    let addresses = cluster.get(&["node", moves.name])?["status"]["addresses"].to_string();
-    ensure!(addresses.contains(TO), "its addresses are {addresses}");
+    // A kubelet that began before the agent has posted the old one once more.
+    process::wait_until("the new address", JUDGED, || {
+        let addresses = cluster.get(&["node", moves.name])?["status"]["addresses"].to_string();
+        ensure!(addresses.contains(TO), "its addresses are {addresses}");
+        Ok(())
+    })?;
     cluster.pods_reach_each_other(&[stays.name, moves.name])?;
     // The API server speaks to its kubelet at the new address, and looks at its certificate.
     runs_commands(cluster, moves.name)?;
@@ -216,7 +220,8 @@ fn renewed(cluster: &Cluster<'_>, machine: &str) -> Result<()> {
     let before = serials()?;
     // Another kind of key is as good a reason as age.
     node.write("/etc/nodeagent/node.d/30-key.yaml", b"pki: { key: ecdsa-p256 }\n")?;
-    node.ok(&["systemctl", "start", "nodeagent-renew.service"])?;
+    let done = node.run_within(AGENT, &["systemctl", "start", "nodeagent-renew.service"])?;
+    ensure!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     for (before, after) in before.iter().zip(serials()?) {
         ensure!(*before != after, "{after} was not renewed");
     }
@@ -226,9 +231,11 @@ fn renewed(cluster: &Cluster<'_>, machine: &str) -> Result<()> {
 
 /// A command in a machine's pod, by way of the API server and the kubelet.
 fn runs_commands(cluster: &Cluster<'_>, machine: &str) -> Result<()> {
-    let said = cluster.kubectl(&["exec", &cluster::greeter(machine), "--", "/greeter", "--version"])?;
-    ensure!(said.starts_with("greeter stand-in"), "it said: {said}");
-    Ok(())
+    process::wait_until("a command to be run in a pod", JUDGED, || {
+        let said = cluster.kubectl(&["exec", &cluster::greeter(machine), "--", "/greeter", "--version"])?;
+        ensure!(said.starts_with("greeter stand-in"), "it said: {said}");
+        Ok(())
+    })
 }
 
 /// A cluster with RSA keys: the other test's has the default.

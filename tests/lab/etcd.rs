@@ -1,7 +1,10 @@
 //! A store of two machines, by what `nodeagent cloud-config` makes of it: real etcd, whose members and clients must show a
 //! certificate of its own CA, which never begins anew where its data is gone, and which goes back to a snapshot.
 
-use std::{fs, time::Duration};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, ensure};
 use openssl::base64::decode_block;
@@ -33,6 +36,15 @@ pub fn pair(file: &str) -> [String; 2] {
     [format!("--cert={path}"), format!("--key={path}")]
 }
 
+/// What the agent said when a command of it failed.
+pub fn failures(node: &Node<'_>) -> Result<String> {
+    let told = node.journal(&["MESSAGE_ID=ee5c77b004da4fbf82ac38dc00421a35"])?;
+    Ok(told.iter().filter_map(|entry| entry["MESSAGE"].as_str()).collect::<Vec<_>>().join("\n"))
+}
+
+/// What members answer while they choose their leader.
+const CHANGES: [&str; 3] = ["etcdserver: leader changed", "etcdserver: no leader", "etcdserver: request timed out"];
+
 /// Runs etcdctl against both members, as whoever has this pair.
 pub fn etcdctl(node: &Node<'_>, pair: &[String], args: &[&str]) -> Result<String> {
     ask(node, &format!("https://{FIRST}:2379,https://{SECOND}:2379"), pair, args)
@@ -48,7 +60,16 @@ fn ask(node: &Node<'_>, endpoints: &str, pair: &[String], args: &[&str]) -> Resu
     let ca = format!("--cacert={PKI}/etcd-ca.pem");
     let login: Vec<&str> = pair.iter().map(String::as_str).collect();
     let limits = ["--dial-timeout=3s", "--command-timeout=5s"];
-    node.ok(&[&["env", "ETCDCTL_API=3", "/opt/bin/etcdctl", &endpoints, &ca], &limits[..], &login, args].concat())
+    let command = [&["env", "ETCDCTL_API=3", "/opt/bin/etcdctl", &endpoints, &ca], &limits[..], &login, args].concat();
+    let begun = Instant::now();
+    loop {
+        match node.ok(&command) {
+            // A disk that is slow for a second costs a small cluster its leader, and every client asks again.
+            Err(error)
+                if CHANGES.iter().any(|change| error.to_string().contains(change)) && begun.elapsed() < HEALTHY => {}
+            said => return said,
+        }
+    }
 }
 
 /// What curl says of a peer's port.
@@ -109,7 +130,9 @@ fn restored_on_both(first: &Node<'_>, second: &Node<'_>) -> Result<()> {
     let kept = first.ok(&["sh", "-c", "ls -d /var/lib/etcd/member-before-*"])?;
     ensure!(kept.lines().count() == 1, "{kept}");
     let (code, shown, told) = agent(second, &["etcd", "restore", COPY, "--yes"])?;
-    ensure!(code == 0 && shown.contains("The member is ready."), "{code}: {shown}{told}");
+    // Where both need longer than the command waits, it says so, and is as good.
+    let ended = shown.contains("The member is ready.") || shown.contains("The member waits for the others");
+    ensure!(code == 0 && ended, "{code}: {shown}{told}");
     first.wait_until("both members to be healthy", HEALTHY, |node| etcdctl(node, &server, &["endpoint", "health"]))?;
     for node in [first, second] {
         ensure!(
@@ -199,7 +222,7 @@ fn members_and_clients_show_certificates_of_the_stores_own_ca() -> Result<()> {
         second.ok(&["systemctl", "stop", "etcd.service"])?;
         second.ok(&["mv", "/var/lib/etcd/member", "/var/lib/member-away"])?;
         ensure!(second.run(&["systemctl", "start", "etcd.service"])?.status.code() != Some(0), "it was started");
-        let said = second.ok(&["journalctl", "--no-pager", "--unit=etcd.service", "--lines=40", "--output=cat"])?;
+        let said = failures(second)?;
         ensure!(
             said.contains("it holds no data of etcd, but a member of the cluster was ready on this node"),
             "{said}"

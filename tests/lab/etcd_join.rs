@@ -5,7 +5,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::agent::agent;
 use crate::bootstrap::{bootstrapped, nothing_to_do};
-use crate::etcd::{self, HEALTHY, ask_own, cluster_id, etcdctl, pair};
+use crate::etcd::{self, HEALTHY, ask_own, cluster_id, etcdctl, failures, pair};
 use crate::harness::{Cluster, Lab, Node, cluster::Machine};
 
 const MACHINES: [Machine; 3] =
@@ -51,7 +51,7 @@ fn a_member_whose_data_is_lost_joins_the_others_again() -> Result<()> {
         lost.ok(&["systemctl", "stop", "etcd.service"])?;
         lost.ok(&["rm", "-r", "/var/lib/etcd/member"])?;
         ensure!(!lost.run(&["systemctl", "start", "etcd.service"])?.status.success(), "it began a cluster of its own");
-        let said = lost.ok(&["journalctl", "--no-pager", "--unit=etcd.service", "--output=cat"])?;
+        let said = failures(lost)?;
         ensure!(said.contains("etcdctl member remove") && said.contains(MARK), "{said}");
 
         // What it says there. It is tried again every five seconds: if it were not stopped, it would begin anew in between.
