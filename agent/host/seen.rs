@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
+use super::bytes::FileBytes;
 use super::swap::Swap;
 use crate::config::settings::Rlimit;
 use crate::config::values::{Limit, ModuleName, RootPath, Sha256, SysctlKey, UnitName};
@@ -52,7 +53,7 @@ pub enum Entry {
         /// What identifies this very file.
         stamp: Stamp,
         /// Its bytes, if the thing was [`Thing::File`].
-        bytes: Option<Vec<u8>>,
+        bytes: Option<FileBytes>,
     },
     /// A directory.
     Dir(Meta),
