@@ -24,6 +24,7 @@ pub mod signals;
 pub mod sources;
 pub mod swap;
 pub mod systemd;
+pub mod user_data;
 pub mod watch;
 
 use std::collections::BTreeMap;
@@ -113,6 +114,7 @@ impl Host {
                 }
                 Ok(Sight::Swaps(swaps))
             }
+            Thing::UserData => Ok(Sight::UserData(user_data::read(&self.root))),
             Thing::Clock => Ok(Sight::Clock(clock::now())),
         }
     }

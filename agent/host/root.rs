@@ -78,6 +78,11 @@ impl FileError {
         self.source.kind() == io::ErrorKind::NotFound
     }
 
+    /// Whether something that is no directory stands where one should be.
+    pub fn is_no_directory(&self) -> bool {
+        self.source.kind() == io::ErrorKind::NotADirectory
+    }
+
     /// Whether nothing can be written there, by anyone or by whoever runs this.
     pub fn is_read_only(&self) -> bool {
         matches!(self.source.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied)
@@ -155,14 +160,17 @@ impl Root {
 
     /// The bytes of a file, following links inside the root; nothing if there is none.
     pub fn read(&self, path: &RootPath) -> Result<Option<Vec<u8>>, FileError> {
+        let Some(file) = self.follow(path)? else { return Ok(None) };
+        read_whole(file).map(|bytes| Some(bytes.into_vec())).map_err(|e| self.fail("read", path, e))
+    }
+
+    /// Opens whatever is there for reading, following links inside the root; nothing if there is nothing.
+    pub fn follow(&self, path: &RootPath) -> Result<Option<File>, FileError> {
         let how = OpenHow::new().flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).resolve(RESOLVE);
         match nix::fcntl::openat2(&self.dir, path.relative(), how) {
             Err(Errno::ENOENT) => Ok(None),
             Err(errno) => Err(self.fail("read", path, errno)),
-            Ok(file) => {
-                let bytes = read_whole(File::from(file)).map_err(|e| self.fail("read", path, e))?;
-                Ok(Some(bytes.into_vec()))
-            }
+            Ok(file) => Ok(Some(File::from(file))),
         }
     }
 
@@ -515,7 +523,8 @@ fn sync_dir(dir: &OwnedFd) -> Result<(), Errno> {
     nix::unistd::fsync(dir)
 }
 
-fn read_whole(file: File) -> io::Result<FileBytes> {
+/// The bytes of an open file.
+pub fn read_whole(file: File) -> io::Result<FileBytes> {
     // The kernel's own files say that they are empty.
     let expected = usize::try_from(file.metadata()?.len()).unwrap_or(MAX_READ);
     FileBytes::read(file, expected, MAX_READ)
