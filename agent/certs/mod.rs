@@ -23,6 +23,7 @@ pub mod issue;
 pub mod join;
 pub mod key;
 pub mod kubeconfig;
+pub mod left;
 pub mod needs;
 pub mod pair;
 pub mod request;
