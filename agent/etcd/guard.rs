@@ -25,9 +25,10 @@ impl Explain for DataLost {
     fn advice(&self) -> Option<String> {
         Some(format!(
             "etcd was not started: it would have begun a new, empty cluster. Bring the data back (is its disk mounted? \
-             was etcd.dataDir changed?). If it is lost, and other members live: remove this one by `etcdctl member \
-             remove`, add it by `etcdctl member add`, set etcd.join: true, and remove {MARK}. If no member lives, \
-             restore a snapshot: `nodeagent etcd restore FILE`"
+             was etcd.dataDir changed?). If it is lost, and most members live: stop etcd.service here; on another \
+             member remove this one by `etcdctl member remove` and add it by `etcdctl member add`; here set etcd.join: \
+             true, remove {MARK}, and run `nodeagent bootstrap`. If most do not live, restore a snapshot: `nodeagent etcd \
+             restore FILE`"
         ))
     }
 }

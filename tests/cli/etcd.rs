@@ -1,9 +1,11 @@
-//! A former member of etcd whose data is gone does not begin a new cluster.
+//! A former member of etcd whose data is gone does not begin a new cluster, and joins one only if it is told to.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output};
+
+use crate::versions::Machine;
 
 fn etcd(root: &Path, what: &str, data: &str) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_nodeagent"));
@@ -47,4 +49,16 @@ fn only_a_member_that_was_ready_and_has_lost_its_data_is_held_back() {
     fs::remove_dir_all(root.join("var/lib/etcd/member")).expect("a loss");
     fs::remove_file(&mark).expect("a person's decision");
     assert!(starts("/var/lib/etcd"), "as the advice says");
+}
+
+#[test]
+fn a_member_joins_a_cluster_that_is_there_only_if_it_is_told_to() {
+    let machine = Machine::new("v1.34.2", "controller");
+    let env = |join: &str| {
+        machine.add(&format!("etcd: {{ members: {{ node-1: 10.10.30.21, node-2: 10.10.30.22 }}{join} }}\n"));
+        machine.configured(&["units"], "etcd.env")
+    };
+    let new = env("");
+    assert_eq!(new.matches("--initial-cluster-state=new\n").count(), 1, "{new}");
+    assert_eq!(env(", join: true"), new.replace("--initial-cluster-state=new\n", "--initial-cluster-state=existing\n"));
 }

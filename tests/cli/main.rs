@@ -1,6 +1,7 @@
 //! Tests of the program against file trees: no systemd, no network but loopback. Failing storage needs root, to mount.
 #![allow(clippy::disallowed_methods, reason = "tests prepare trees and run the program")]
 
+mod apply;
 mod certs;
 mod certs_clients;
 mod certs_cluster;
@@ -9,6 +10,7 @@ mod certs_renew;
 mod cloud_config;
 mod config;
 mod docs;
+mod downgrade;
 mod download;
 mod etcd;
 mod etcd_snapshots;

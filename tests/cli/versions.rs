@@ -11,11 +11,11 @@ use nodeagent::host::facts::{Cgroups, Facts};
 use nodeagent::units::versions::{self, NEWEST, OLDEST};
 
 /// A machine that has yet to become a node.
-struct Machine(tempfile::TempDir);
+pub struct Machine(tempfile::TempDir);
 
 impl Machine {
     /// One with this release and role, on control groups of version 1: the later releases want to be told.
-    fn new(version: &str, role: &str) -> Self {
+    pub fn new(version: &str, role: &str) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let etcd = match role {
             "controller" => {
@@ -62,6 +62,13 @@ pki: {pki}
         Self(dir)
     }
 
+    /// Adds a drop-in to its configuration.
+    pub fn add(&self, yaml: &str) {
+        let to = self.0.path().join("root/etc/nodeagent/node.d");
+        fs::create_dir_all(&to).expect("a directory");
+        fs::write(to.join("10-more.yaml"), yaml).expect("a drop-in");
+    }
+
     fn run(&self, args: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_nodeagent"));
         command.args(args).arg("--root").arg(self.0.path().join("root"));
@@ -69,7 +76,7 @@ pki: {pki}
     }
 
     /// What these steps make of it: the configuration of every program whose name begins so.
-    fn configured(&self, steps: &[&str], prefix: &str) -> String {
+    pub fn configured(&self, steps: &[&str], prefix: &str) -> String {
         for step in steps {
             let output = self.run(&[step]);
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -100,7 +107,7 @@ fn each_release_gets_what_is_written_down() {
         let version = format!("v1.{minor}.0");
         let controller = Machine::new(&version, "controller").configured(&["units"], "");
         let edge = Machine::new(&version, "edge").configured(&["units"], "kubelet");
-        let joins = Machine::new(&version, "kubeadm").configured(&["certs", "units"], "kube");
+        let joins = Machine::new(&version, "kubeadm").configured(&["certs", "units"], "");
         let now = format!("=== controller\n{controller}=== edge\n{edge}=== kubeadm\n{joins}");
         let path = dir.join(format!("v1.{minor}.txt"));
         if std::env::var_os("UPDATE_GOLDEN").is_some() {

@@ -36,9 +36,9 @@ fn main() -> Result<()> {
         let ready = cluster.wait_until_ready(&names)?;
         say("all machines are ready: kubectl get nodes");
         print!("{}", cluster.kubectl(&["get", "nodes", "--output=wide"])?);
-        say("a pod on each worker, asked by the other worker");
+        say("a pod on each worker, asked by the other worker's");
         for (asking, said) in cluster.pods_reach_each_other(&workers)? {
-            print!("on {asking}: {said}");
+            print!("to the pod on {asking}: {said}");
         }
         say("from cluster.yaml to here; where the time went:");
         print!("{}", timeline::table(&cluster, &ready)?);

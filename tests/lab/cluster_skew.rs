@@ -1,9 +1,9 @@
 //! Upgrades that a cluster, or a node's pods, are not ready for: refused before anything is touched.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::agent::agent;
-use crate::cluster::written;
+use crate::cluster::{unchanged, written};
 use crate::harness::Cluster;
 
 /// What the agent tells when it refuses a plan.
@@ -13,7 +13,7 @@ fn refused(cluster: &Cluster<'_>, machine: &str) -> Result<String> {
     for command in [&["plan"][..], &["bootstrap"], &["install"]] {
         let (code, shown, told) = agent(node, command)?;
         ensure!(code == 1, "{command:?} ended with {code}:\n{shown}\n{told}");
-        ensure!(written(node)? == before, "{command:?} touched something");
+        unchanged(machine, &before, &written(node)?, None).with_context(|| format!("{command:?}"))?;
         if command == ["install"] {
             return Ok(told);
         }

@@ -35,7 +35,16 @@ pub fn pair(file: &str) -> [String; 2] {
 
 /// Runs etcdctl against both members, as whoever has this pair.
 pub fn etcdctl(node: &Node<'_>, pair: &[String], args: &[&str]) -> Result<String> {
-    let endpoints = format!("--endpoints=https://{FIRST}:2379,https://{SECOND}:2379");
+    ask(node, &format!("https://{FIRST}:2379,https://{SECOND}:2379"), pair, args)
+}
+
+/// Runs etcdctl against the machine's own member.
+pub fn ask_own(node: &Node<'_>, args: &[&str]) -> Result<String> {
+    ask(node, "https://127.0.0.1:2379", &pair("etcd-server.pem"), args)
+}
+
+fn ask(node: &Node<'_>, endpoints: &str, pair: &[String], args: &[&str]) -> Result<String> {
+    let endpoints = format!("--endpoints={endpoints}");
     let ca = format!("--cacert={PKI}/etcd-ca.pem");
     let login: Vec<&str> = pair.iter().map(String::as_str).collect();
     let limits = ["--dial-timeout=3s", "--command-timeout=5s"];
@@ -130,18 +139,15 @@ fn restored_on_both(first: &Node<'_>, second: &Node<'_>) -> Result<()> {
 }
 
 /// What a member takes its cluster for: it says so in each answer to a peer.
-fn cluster_id(node: &Node<'_>) -> Result<String> {
-    let pair = pair("etcd-server.pem");
-    let command = ["env", "ETCDCTL_API=3", "/opt/bin/etcdctl", "--cacert=/etc/kubernetes/pki/etcd-ca.pem"];
-    let command = [&command[..], &[&pair[0], &pair[1], "endpoint", "status", "--write-out=json"]].concat();
-    let status: Value = serde_json::from_str(&node.ok(&command)?)?;
+pub fn cluster_id(node: &Node<'_>) -> Result<String> {
+    let status: Value = serde_json::from_str(&ask_own(node, &["endpoint", "status", "--write-out=json"])?)?;
     Ok(status[0]["Status"]["header"]["cluster_id"].to_string())
 }
 
-/// The `cluster.yaml` of both, and of a controller that is listed and never booted.
-pub fn yaml(lab: &Lab) -> Result<String> {
+/// The `cluster.yaml` of these members, and of a controller that is listed and never booted.
+pub fn yaml(lab: &Lab, members: &[Machine]) -> Result<String> {
     let controller = [Machine { name: "controller-1", role: "controller", address: CONTROLLER }];
-    cluster::yaml(lab, &[&MACHINES[..], &controller].concat())
+    cluster::yaml(lab, &[members, &controller].concat())
 }
 
 /// Powers both on, until they are a store and have nothing more to do.
@@ -161,7 +167,7 @@ pub fn power_on<'c, 'lab>(cluster: &'c mut Cluster<'lab>) -> Result<[&'c Node<'l
 #[test]
 fn members_and_clients_show_certificates_of_the_stores_own_ca() -> Result<()> {
     Lab::run("etcd", |lab| {
-        let mut cluster = Cluster::new(lab, &yaml(lab)?, &MACHINES)?;
+        let mut cluster = Cluster::new(lab, &yaml(lab, &MACHINES)?, &MACHINES)?;
         let [first, second] = power_on(&mut cluster)?;
         let server = pair("etcd-server.pem");
         for node in [first, second] {

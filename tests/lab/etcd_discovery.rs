@@ -36,7 +36,7 @@ fn members_find_each_other_by_dns() -> Result<()> {
             Ok(())
         })?;
 
-        let yaml = etcd::yaml(lab)?;
+        let yaml = etcd::yaml(lab, &MACHINES)?;
         let yaml = format!("{yaml}roles: {{ etcd: {{ etcd: {{ discovery: {DOMAIN} }} }} }}\n");
         let mut cluster = Cluster::new(lab, &yaml, &MACHINES)?;
         for machine in MACHINES {

@@ -12,9 +12,11 @@ use serde_json::{Value, json};
 
 use crate::{
     bootstrap::{bootstrapped, nothing_to_do},
-    cluster::written,
+    cluster::{NOTED, unchanged, written},
     harness::{
-        CONTROLLER, Lab, Node, SERVICES, digest,
+        CONTROLLER, Lab, Node, SERVICES,
+        cluster::{greeter, greeting},
+        digest,
         image::{self, GREETER},
         kubeadm::{self, REPOSITORY},
         kubernetes::VERSION,
@@ -148,13 +150,13 @@ fn init(controller: &Node<'_>) -> Result<()> {
     Ok(())
 }
 
-/// A pod on each worker, greeted from the other one.
-fn pods_greet(controller: &Node<'_>, workers: &[(&str, &Node<'_>)]) -> Result<()> {
-    for (name, _) in workers {
+/// A pod on each worker, greeted by the other one's, which it knows by its own address.
+fn pods_greet(controller: &Node<'_>, workers: [&str; 2]) -> Result<()> {
+    for name in workers {
         let pod = json!({
             "apiVersion": "v1",
             "kind": "Pod",
-            "metadata": { "name": format!("greeter-{name}") },
+            "metadata": { "name": greeter(name) },
             "spec": {
                 "nodeName": name,
                 "automountServiceAccountToken": false,
@@ -164,13 +166,17 @@ fn pods_greet(controller: &Node<'_>, workers: &[(&str, &Node<'_>)]) -> Result<()
         controller.write("/root/pod.json", pod.to_string().as_bytes())?;
         kubectl(controller, &["apply", "-f", "/root/pod.json"])?;
     }
-    for (name, _) in workers {
-        for (_, from) in workers.iter().filter(|(other, _)| other != name) {
-            from.wait_until(&format!("the pod of {name}"), PATIENCE, |from| {
-                let pod = get(controller, &["pod", &format!("greeter-{name}")])?;
-                let address = pod["status"]["podIP"].as_str().with_context(|| format!("it is {}", pod["status"]))?;
-                let said = from.ok(&["curl", "--silent", "--max-time", "2", &format!("http://{address}:8080/")])?;
-                ensure!(said.contains(&format!("this is greeter-{name}")), "it said: {said}");
+    let address = |name: &str| -> Result<String> {
+        let pod = get(controller, &["pod", &greeter(name)])?;
+        let address = pod["status"]["podIP"].as_str().with_context(|| format!("it is {}", pod["status"]))?;
+        Ok(address.to_owned())
+    };
+    for name in workers {
+        for from in workers.into_iter().filter(|other| *other != name) {
+            controller.wait_until(&format!("the pod of {name}"), PATIENCE, |controller| {
+                let (url, asking) = (format!("http://{}:8080/", address(name)?), address(from)?);
+                let said = kubectl(controller, &["exec", &greeter(from), "--", "/greeter", "fetch", &url])?;
+                ensure!(said == greeting(name, &asking), "asked from {asking} it said: {said}");
                 Ok(())
             })?;
         }
@@ -223,7 +229,7 @@ fn a_cluster_of_kubeadms_is_joined_by_cloud_config_and_by_hand() -> Result<()> {
 
         ready(&first, &second, worker_1.0, worker_1.1)?;
         ready(&first, &third, worker_2.0, worker_2.1)?;
-        pods_greet(&first, &[(worker_1.0, &second), (worker_2.0, &third)])?;
+        pods_greet(&first, [worker_1.0, worker_2.0])?;
 
         // Nobody needs the token any more, and nobody told it.
         let (id, secret) = token.trim().split_once('.').context("a token")?;
@@ -241,9 +247,8 @@ fn a_cluster_of_kubeadms_is_joined_by_cloud_config_and_by_hand() -> Result<()> {
             ready(&first, node, name, address)?;
             bootstrapped(node)?;
             nothing_to_do(node)?;
-            let after = written(node)?;
-            ensure!(before.len() > 10 && before == after, "{name}: {before:#?}\n{after:#?}");
+            unchanged(name, &before, &written(node)?, Some(NOTED))?;
         }
-        pods_greet(&first, &[(worker_1.0, &second), (worker_2.0, &third)])
+        pods_greet(&first, [worker_1.0, worker_2.0])
     })
 }

@@ -1,8 +1,8 @@
 //! A stand-in for a node component that no package ships: it says what it was started with, reports itself ready to
 //! systemd, and answers its health check. Which component it stands for is the name that it was started by.
 //!
-//! In pods, too: `pause` holds a pod's namespaces and does nothing, `greeter` answers with its pod's name, or looks a name
-//! up, and `coredns` stands in for the cluster's DNS. Flannel's two are in [`flannel`].
+//! In pods, too: `pause` holds a pod's namespaces and does nothing, `greeter` answers with its pod's name and with who asked,
+//! looks a name up, or fetches a URL, and `coredns` stands in for the cluster's DNS. Flannel's two are in [`flannel`].
 
 #![allow(clippy::disallowed_methods, reason = "a program of its own: the rules are the agent's")]
 
@@ -13,7 +13,7 @@ mod flannel;
 
 use std::{
     env,
-    io::{self, BufRead, BufReader, Write},
+    io::{self, BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream, ToSocketAddrs},
     os::{
         linux::net::SocketAddrExt,
@@ -44,6 +44,9 @@ fn main() -> io::Result<()> {
         "greeter" if args.get(1).is_some_and(|arg| arg == "resolve") => {
             let found = (args[2].as_str(), 0).to_socket_addrs()?;
             return found.into_iter().try_for_each(|address| writeln!(io::stdout(), "{}", address.ip()));
+        }
+        "greeter" if args.get(1).is_some_and(|arg| arg == "fetch") => {
+            return write!(io::stdout(), "{}", fetch(&args[2])?);
         }
         "coredns" => {
             told_to_end().thread_block()?;
@@ -100,6 +103,23 @@ fn greet() -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// What a server of HTTP has at a URL.
+fn fetch(url: &str) -> io::Result<String> {
+    let other = |what: &str| io::Error::other(format!("{url}: {what}"));
+    let (host, path) =
+        url.strip_prefix("http://").and_then(|rest| rest.split_once('/')).ok_or_else(|| other("no URL"))?;
+    let address = host.to_socket_addrs()?.next().ok_or_else(|| other("no address"))?;
+    let mut server = TcpStream::connect_timeout(&address, PATIENCE)?;
+    server.set_read_timeout(Some(PATIENCE))?;
+    write!(server, "GET /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    server.read_to_string(&mut answer)?;
+    match answer.split_once("\r\n\r\n") {
+        Some((head, body)) if head.starts_with("HTTP/1.1 200 ") => Ok(body.to_owned()),
+        _ => Err(other(&answer)),
+    }
 }
 
 /// Answers every request for `path` on a port, from now on.

@@ -113,13 +113,38 @@ fn what_cannot_be_is_refused_before_anything_is_made() -> Result<()> {
         ),
         (
             good.replace("v1.34.2\n", "1.34\n").replace("10.10.30.21", "10.10.30"),
-            vec!["cluster.yaml:16:12: kubernetes.version", "nodes.worker-1.address", "2 errors"],
+            vec!["cluster.yaml:17:12: kubernetes.version", "nodes.worker-1.address", "2 errors"],
         ),
         (
             good.replace("nodes:\n", &format!("nodes:\n{many}")),
             vec!["would have", "metadata services take 16384", "--any-size"],
         ),
         (good.replace("worker-1:", "pki:"), vec!["machine of the name pki", "--pki"]),
+        // What a key is called in this file, and not in the machines'.
+        (
+            good.replace("10.10.30.22", "10.10.30.21"),
+            vec![" nodes.worker-2.address: 10.10.30.21 is that of worker-1, too", "1 error"],
+        ),
+        (
+            good.replace("10.10.30.21", "127.0.0.1").replace("10.10.30.22", "169.254.1.1"),
+            vec!["127.0.0.1 is the loopback address of each machine", "169.254.1.1 is link-local", "2 errors"],
+        ),
+        (
+            format!("{good}defaults: {{ cluster: {{ podCIDR: 10.9.0.0/16 }} }}\n"),
+            vec!["defaults.cluster.podCIDR: is podCIDR at the top, for all machines alike"],
+        ),
+        (format!("{good}tokens: {{ ttl: 31d }}\n"), vec!["tokens.ttl: \"31d\" is not a time", "10m and 30d"]),
+        (good.replace("worker-1:", &format!("{}:", "w".repeat(64))), vec!["at most 63 characters between dots"]),
+        // What each machine would have refused later.
+        (good.replace("role: controller, ", ""), vec!["none of its nodes is a controller", "role: controller"]),
+        (
+            good.replace("version: v1.34.2", "version: v1.18.2"),
+            vec!["make controller-1: ", "v1.18.2 is older than v1.20"],
+        ),
+        (
+            good.replace("roles:\n", "roles:\n  worker: { kubernetes: { version: v1.36.0 } }\n"),
+            vec!["make worker-1: its kubelet is v1.36.0, and the API server of controller-1 is v1.34.2"],
+        ),
     ];
     for (text, wanted) in table {
         let operator = Operator::new(&text)?;
@@ -321,5 +346,45 @@ fn only_secrets_that_were_listed_are_removed() -> Result<()> {
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     ensure!(!secrets.join("front-proxy-ca-key.pem").exists(), "it is brought no more");
     ensure!(fs::read_to_string(secrets.join("deploy.key"))? == "an operator's", "it is not ours");
+    Ok(())
+}
+
+/// One line of a key is enough to be one too many: whoever put it into `cluster.yaml`, and wherever.
+#[test]
+fn a_key_that_would_get_into_user_data_is_refused_before_anything_is_written() -> Result<()> {
+    let good = example("cluster.yaml")?;
+    let owner = Operator::of(&good)?;
+    let before = owner.all()?;
+    let pki = owner.path("pki");
+    let pki = pki.to_str().context("a path in UTF-8")?;
+    for (key, node, place) in [
+        ("ca-key.pem", "controller-1", |sysctls: &str, good: &str| format!("{good}defaults: {sysctls}\n")),
+        ("etcd-ca-key.pem", "worker-1", |sysctls: &str, good: &str| {
+            good.replace("\nroles:\n", &format!("\nroles:\n  worker: {sysctls}\n"))
+        }),
+        ("sa-key.pem", "worker-2", |sysctls: &str, good: &str| {
+            let address = "address: 10.10.30.22";
+            good.replace(address, &format!("{address}, config: {sysctls}"))
+        }),
+    ] as [(_, _, fn(&str, &str) -> String); 3]
+    {
+        let text = owner.text(&format!("pki/{key}"))?;
+        let line = text.lines().nth(1).context("the key's first line")?;
+        let bad = place(&format!("{{ kernel: {{ sysctls: {{ kernel.domainname: \"{line}\" }} }} }}"), &good);
+        // Where all was made before, and where nothing was.
+        let fresh = Operator::new(&bad)?;
+        fs::write(owner.dir.path().join("cluster.yaml"), &bad)?;
+        for (operator, args) in [(&owner, &[][..]), (&fresh, &["--pki", pki])] {
+            let output = operator.run(args)?;
+            let told = String::from_utf8_lossy(&output.stderr).into_owned();
+            ensure!(output.status.code() == Some(2), "{key}: {told}");
+            let wanted = format!("user-data of {node} would hold the secret {key}");
+            ensure!(told.contains(&wanted), "{wanted:?} is not in {told}");
+            ensure!(told.contains("take it out of `defaults`, `roles` and `config`"), "{told}");
+            ensure!(!told.contains(line) && output.stdout.is_empty(), "the key is told: {told}");
+        }
+        ensure!(owner.all()? == before, "{key}: something was written");
+        ensure!(fresh.all()?.is_empty(), "{key}: {:?} was made", fresh.all()?.keys());
+    }
     Ok(())
 }

@@ -31,6 +31,9 @@ const OPERATOR: Duration = Duration::from_secs(30);
 /// Where the mirror has the images of the pods.
 const PODS: &str = "pods.tar.gz";
 
+/// Which machine has which bootstrap token, in the inventory.
+const TOKENS: &str = "bootstrap-tokens.yaml";
+
 /// A machine of a cluster, as its `cluster.yaml` lists it.
 #[derive(Debug, Clone, Copy)]
 pub struct Machine {
@@ -158,14 +161,30 @@ impl<'lab> Cluster<'lab> {
 
     /// A machine's configuration, as it was made last.
     pub fn node_yaml(&self, name: &str) -> Result<Vec<u8>> {
-        let file = self.inventory.join(name).join("node.yaml");
+        self.made(&format!("{name}/node.yaml"))
+    }
+
+    /// A file of the inventory.
+    pub fn made(&self, path: &str) -> Result<Vec<u8>> {
+        let file = self.inventory.join(path);
         fs::read(&file).with_context(|| format!("read {}", file.display()))
+    }
+
+    /// Has the operator's list say that a machine's token is over, as it will when its time has come.
+    pub fn let_expire(&self, name: &str) -> Result<()> {
+        let file = self.inventory.join(TOKENS);
+        let text = String::from_utf8(self.made(TOKENS)?)?;
+        let at = text.find(&format!("{name}:")).with_context(|| format!("no token for {name}"))?;
+        let of_machine = text[at..].find("expires:").with_context(|| format!("no end for {name}'s token"))?;
+        let (before, after) = text.split_at(at + of_machine);
+        let year = after.find("20").context("a time of this century")?;
+        let text = format!("{before}{}19{}", &after[..year], &after[year + 2..]);
+        fs::write(&file, text).with_context(|| format!("write {}", file.display()))
     }
 
     /// The bootstrap token that was made for a machine.
     pub fn token(&self, name: &str) -> Result<String> {
-        let file = self.inventory.join("bootstrap-tokens.yaml");
-        let text = fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
+        let text = String::from_utf8(self.made(TOKENS)?)?;
         let of_machine = text.split_once(&format!("{name}:")).with_context(|| format!("no token for {name}"))?.1;
         let token = of_machine.split_once("token:").with_context(|| format!("no token for {name}"))?.1;
         let token = token.split([',', '\n', '}']).next().unwrap_or_default();
@@ -295,8 +314,8 @@ impl<'lab> Cluster<'lab> {
         })
     }
 
-    /// Starts a pod that greets on each of these machines, and waits until each of them is greeted by the others' pods.
-    /// Returns who asked, and what the pod said.
+    /// Starts a pod that greets on each of these machines, and waits until each of them is greeted by the others' pods, which
+    /// it knows by their own addresses, and by their machines. Returns whose pod asked, and what the one that it asked said.
     pub fn pods_reach_each_other(&self, names: &[&'static str]) -> Result<Vec<(&'static str, String)>> {
         let pod = |name: &&str| {
             json!({
@@ -314,11 +333,15 @@ impl<'lab> Cluster<'lab> {
         let mut greetings = Vec::new();
         for name in names {
             for other in names.iter().filter(|other| *other != name) {
-                let said = wait_until(&format!("{name}'s pod to greet {other}"), READY, || {
+                let said = wait_until(&format!("{other}'s pod to be greeted by {name}'s"), READY, || {
                     // Asked each time: a pod whose machine was booted again gets another one.
-                    let url = format!("http://{}:8080/", self.pod_address(&greeter(name))?);
-                    let said = self.node(other)?.ok(&["curl", "--silent", "--show-error", "--max-time", "2", &url])?;
-                    ensure!(said.contains(&format!("this is {}", greeter(name))), "it said: {said}");
+                    let [asked, asking] = [name, other].map(|name| self.pod_address(&greeter(name)));
+                    let (url, asking) = (format!("http://{}:8080/", asked?), asking?);
+                    let said = self.kubectl(&["exec", &greeter(other), "--", "/greeter", "fetch", &url])?;
+                    ensure!(said == greeting(name, &asking), "asked from {asking} it said: {said}");
+                    // As the API server asks a webhook: a machine, not a pod of it.
+                    let heard = self.node(other)?.ok(&["curl", "--silent", "--show-error", "--max-time", "2", &url])?;
+                    ensure!(heard.starts_with(&format!("this is {}, ", greeter(name))), "to {other} it said: {heard}");
                     Ok(said)
                 })?;
                 greetings.push((*other, said));
@@ -338,4 +361,9 @@ impl<'lab> Cluster<'lab> {
 /// The name of the pod that greets on a machine.
 pub fn greeter(machine: &str) -> String {
     format!("greeter-{machine}")
+}
+
+/// What the pod that greets on a machine says to whom it sees at this address.
+pub fn greeting(machine: &str, asking: &str) -> String {
+    format!("this is {}, asked by {asking}\n", greeter(machine))
 }
