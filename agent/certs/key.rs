@@ -93,6 +93,11 @@ impl Key {
         Self::new(read.map_err(KeyError::Absent)?)
     }
 
+    /// The same in DER.
+    pub(super) fn from_der(der: &[u8]) -> Result<Self, KeyError> {
+        Self::new(PKey::private_key_from_der(der)?)
+    }
+
     fn new(secret: PKey<Private>) -> Result<Self, KeyError> {
         let algorithm = match (secret.id(), curve(&secret)?) {
             (Id::EC, Some(Nid::X9_62_PRIME256V1)) => &rcgen::PKCS_ECDSA_P256_SHA256,

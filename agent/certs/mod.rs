@@ -16,12 +16,14 @@ mod ca_key;
 mod carried;
 pub mod check;
 pub mod client;
+mod copies;
 mod discovery;
 mod encryption;
 pub mod issue;
 pub mod join;
 pub mod key;
 pub mod kubeconfig;
+pub mod left;
 pub mod needs;
 pub mod pair;
 pub mod request;
@@ -31,10 +33,12 @@ pub mod signer;
 mod signing_ca;
 #[cfg(test)]
 pub(crate) mod testing;
+mod wrapped;
 
-use self::ca_key::{CaKey, NoCopies};
+use self::ca_key::CaKey;
 use self::carried::Carried;
 pub use self::check::addresses_of;
+use self::copies::NoCopies;
 use self::discovery::ClusterCa;
 use self::encryption::Encryption;
 use self::kubeconfig::Kubeconfig;

@@ -311,7 +311,7 @@ mod tests {
                 panic!("no key was kept")
             };
             assert_eq!(meta.mode, 0o600);
-            assert_eq!(bytes, *key.to_pem().expect("PEM"), "another key was kept than is used");
+            assert_eq!(*bytes, **key.to_pem().expect("PEM"), "another key was kept than is used");
             bytes
         };
         let none = seen(&ca.pem(), None);
@@ -319,7 +319,7 @@ mod tests {
         assert_eq!(pending(&pair, &none), first, "the next run goes on with it");
 
         let key = Key::from_pem(&first).expect("a key");
-        let in_use = [ca.issue(&server(), &key, &Issue::default()), first.clone()].concat();
+        let in_use = [ca.issue(&server(), &key, &Issue::default()), first.to_vec()].concat();
         let second = pending(&pair, &seen(&ca.pem(), Some((&in_use, Meta::SECRET))));
         assert_ne!(second, first, "a renewal is for a new key");
 

@@ -151,7 +151,7 @@ fn of_need(need: Need, file: RootPath, pem: Option<&[u8]>, flaws: Vec<String>, n
     }
 }
 
-fn says(certificate: &X509Ref, key: Option<&Key>, now: SystemTime) -> Says {
+pub(super) fn says(certificate: &X509Ref, key: Option<&Key>, now: SystemTime) -> Says {
     const DAY: i64 = 86_400;
     let left = Asn1Time::from_unix(unix(now)).and_then(|now| seconds_between(&now, certificate.not_after()));
     Says {

@@ -240,7 +240,7 @@ pub fn seen_files(files: &[(&RootPath, Option<Content<'_>>)]) -> Seen {
         Some((bytes, meta)) => Entry::File {
             meta: *meta,
             stamp: Stamp { size: bytes.len() as u64, inode: 1, mtime_ns: 0, ctime_ns: 0 },
-            bytes: Some(bytes.to_vec()),
+            bytes: Some((*bytes).into()),
         },
     };
     let sights = files.iter().map(|(path, file)| (Thing::File((*path).clone()), Ok(Sight::Entry(entry(file)))));

@@ -6,31 +6,34 @@
 use super::bootstrap::{execute, is_held};
 use super::node::{self, Node};
 use super::{Exit, Global, clock};
-use crate::certs::show::{self, Shown};
+use crate::certs::left::{self, Left};
 use crate::engine::commit::Hand;
 use crate::engine::fault::Fault;
 use crate::engine::history::RENEW;
 use crate::engine::id::Step;
 use crate::engine::ledger;
+use crate::engine::resource::Thing;
 use crate::host::Host;
 use crate::journal::{Event, Teller};
 
 /// Renews what is due.
 pub async fn run(global: &Global, tell: &Teller) -> Result<Exit, Fault> {
     let host = node::host(global)?;
-    let settings = node::settings(global, &host)?;
-    if is_held(&settings, &ledger::read(&host.root)?, tell) {
-        return Ok(Exit::Done);
-    }
-    let node = node::awaited(global, &host, tell).await?;
-    let result = renew(&node, &host, global, tell).await;
+    let mut node = None;
+    let result = renew(&mut node, &host, global, tell).await;
     if !matches!(result, Ok(Exit::Done)) {
-        tell_what_is_left(&node, &host, tell).await;
+        tell_what_is_left(node.as_ref(), &host, tell).await;
     }
     result
 }
 
-async fn renew(node: &Node, host: &Host, global: &Global, tell: &Teller) -> Result<Exit, Fault> {
+/// The same, and `known` is the node as soon as its settings and its address are there.
+async fn renew(known: &mut Option<Node>, host: &Host, global: &Global, tell: &Teller) -> Result<Exit, Fault> {
+    let settings = node::settings(global, host)?;
+    if is_held(&settings, &ledger::read(&host.root)?, tell) {
+        return Ok(Exit::Done);
+    }
+    let node = known.insert(node::awaited(global, host, tell).await?);
     clock::ready(&node.settings, host, tell).await?;
     let hand = Hand::take(host, tell, RENEW, Some(node.settings.digest.clone())).await?;
     // Asked again: somebody may have rolled back while this run waited for an address or the lock.
@@ -40,21 +43,20 @@ async fn renew(node: &Node, host: &Host, global: &Global, tell: &Teller) -> Resu
     execute(RENEW, &node.plan().only(Step::Certs), node, host, hand, global, tell).await
 }
 
-/// Tells which pairs are not as they should be, and how long each still works. Why they are not was told before.
-async fn tell_what_is_left(node: &Node, host: &Host, tell: &Teller) {
-    let seen = host.see(&show::reads(&node.settings, &node.identity, &[])).await;
-    let Ok(mut all) = show::show(&node.settings, &node.identity, &[], &seen) else { return };
-    all.retain(|shown| !shown.flaws.is_empty() && !shown.read_by.is_empty());
-    let ends = all.iter().filter_map(|shown| shown.says.as_ref()).map(|says| says.days_left).min();
-    if let Some(days_left) = ends {
-        let pairs = all.iter().map(line).collect::<Vec<_>>().join(", ");
-        tell.tell(&Event::NotRenewed { pairs: &pairs, days_left });
-    }
-}
-
-fn line(shown: &Shown) -> String {
-    match &shown.says {
-        Some(says) => format!("{} ({})", shown.file, says.left()),
-        None => format!("{} (none there)", shown.file),
+/// Tells which pairs are not as they should be, and how long each still works. Why they are not is told elsewhere. Without
+/// settings or an address nothing says how they should be: then it is told of all that this program put in place.
+async fn tell_what_is_left(node: Option<&Node>, host: &Host, tell: &Teller) {
+    let left = if let Some(node) = node {
+        let seen = host.see(&left::reads(&node.settings, &node.identity)).await;
+        Left::of_node(&node.settings, &node.identity, &seen)
+    } else {
+        let files = left::placed(&ledger::read(&host.root).unwrap_or_default());
+        let seen = host.see(&files.iter().cloned().map(Thing::File).chain([Thing::Clock]).collect::<Vec<_>>()).await;
+        Left::of_files(&files, &seen)
+    };
+    let left = left.unwrap_or_default();
+    if node.is_none() || !left.is_none() {
+        let (old, without) = (left.old(), left.without());
+        tell.tell(&Event::NotRenewed { old: &old, without: &without, days_left: left.days_left() });
     }
 }

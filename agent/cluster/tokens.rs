@@ -9,6 +9,7 @@ use crate::config::kept::{self, BootstrapToken, BootstrapTokens, Moment};
 use crate::config::values::{NodeName, RootPath};
 use crate::config::{ConfigErrors, Source};
 use crate::engine::fault::Explain;
+use crate::host::bytes::FileBytes;
 use crate::host::root::{FileError, Root};
 use crate::host::seen::Entry;
 
@@ -68,7 +69,10 @@ pub fn read(root: &Root, now: &str) -> Result<Vec<(NodeName, BootstrapToken)>, T
         Entry::File { meta, .. } if meta.mode & OTHERS != 0 => {
             Err(TokensError::Exposed { path: name, mode: meta.mode })
         }
-        Entry::File { bytes, .. } => Ok(good(Source { name, text: bytes.unwrap_or_default() }, now)?),
+        Entry::File { bytes, .. } => {
+            let text = bytes.map(FileBytes::into_vec).unwrap_or_default();
+            Ok(good(Source { name, text }, now)?)
+        }
         _ => Err(TokensError::NoFile { path: name }),
     }
 }

@@ -14,6 +14,7 @@ use super::receipt::{Receipt, Verified};
 use super::record::{Before, Logged, Made, Record};
 use super::undo;
 use crate::config::values::{RootPath, Sha256, UnitName};
+use crate::host::bytes::FileBytes;
 use crate::host::lock::{self, Lock};
 use crate::host::root::{FileError, Root};
 use crate::host::seen::Entry;
@@ -367,7 +368,7 @@ impl<'h> Hand<'h> {
         let to = aside(path, &Sha256::of(&bytes));
         // A run that was killed before it replaced the file has kept it already.
         if self.host.root.entry(&to, false)? == Entry::Absent {
-            self.put(by, &to, Body::Bytes(bytes), meta)?;
+            self.put(by, &to, Body::Bytes(bytes.into_vec()), meta)?;
         }
         self.tell.tell(&Event::KeptAside { path: &self.host.root.display(path), to: &self.host.root.display(&to) });
         Ok(())
@@ -390,7 +391,7 @@ impl<'h> Hand<'h> {
         let (text, meta, before) = match root.entry(path, true)? {
             Entry::Absent => (Vec::new(), Meta::FILE, Before::Absent),
             Entry::File { meta, bytes, .. } => {
-                let text = bytes.unwrap_or_default();
+                let text = bytes.map(FileBytes::into_vec).unwrap_or_default();
                 let before = Before::Lines(block::lines(&text));
                 (text, meta, before)
             }

@@ -94,6 +94,8 @@ pub enum Thing {
     Module(ModuleName),
     /// The swap in use.
     Swaps,
+    /// What the machine was given to set itself up with, wherever that is kept.
+    UserData,
     /// The time.
     Clock,
 }
@@ -102,7 +104,7 @@ impl Thing {
     /// Live things are the running kernel's or systemd's; the others are in the file tree and follow `--root`.
     pub fn is_live(&self) -> bool {
         match self {
-            Self::File(_) | Self::Stat(_) | Self::Digest(_) | Self::Written(_) | Self::Clock => false,
+            Self::File(_) | Self::Stat(_) | Self::Digest(_) | Self::Written(_) | Self::UserData | Self::Clock => false,
             Self::Unit(_)
             | Self::Limits(_)
             | Self::Processes(_)
@@ -149,6 +151,7 @@ impl std::fmt::Display for Thing {
             Self::Sysctl(key) => write!(f, "sysctl {key}"),
             Self::Module(name) => write!(f, "module {name}"),
             Self::Swaps => f.write_str("swap"),
+            Self::UserData => f.write_str("user-data"),
             Self::Clock => f.write_str("the clock"),
         }
     }

@@ -318,7 +318,7 @@ mod tests {
         for (text, want) in cases {
             let bytes = text.as_bytes();
             let stamp = Stamp { size: 0, inode: 0, mtime_ns: 0, ctime_ns: 0 };
-            let entry = Entry::File { meta: Meta::FILE, stamp, bytes: Some(bytes.to_vec()) };
+            let entry = Entry::File { meta: Meta::FILE, stamp, bytes: Some(bytes.into()) };
             let now = Seen(BTreeMap::from([
                 (Thing::File(path.clone()), Ok(Sight::Entry(entry))),
                 (Thing::Digest(path.clone()), Ok(Sight::Digest(Some(Sha256::of(bytes))))),

@@ -1,6 +1,7 @@
 //! The only door to the machine: rooted files, D-Bus, HTTP, facts, what was seen.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "this is the door that clippy.toml speaks of")]
 
+pub mod bytes;
 pub mod clock;
 pub mod console;
 pub mod facts;
@@ -23,6 +24,7 @@ pub mod signals;
 pub mod sources;
 pub mod swap;
 pub mod systemd;
+pub mod user_data;
 pub mod watch;
 
 use std::collections::BTreeMap;
@@ -112,6 +114,7 @@ impl Host {
                 }
                 Ok(Sight::Swaps(swaps))
             }
+            Thing::UserData => Ok(Sight::UserData(user_data::read(&self.root))),
             Thing::Clock => Ok(Sight::Clock(clock::now())),
         }
     }

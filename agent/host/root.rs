@@ -20,13 +20,14 @@ use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag};
 use nix::sys::stat::{FileStat, Mode, SFlag};
 use nix::unistd::{Gid, Uid, UnlinkatFlags};
 
+use super::bytes::FileBytes;
 use super::seen::{Entry, Stamp};
 use crate::config::values::{RootPath, Sha256};
 use crate::engine::change::Meta;
 use crate::engine::fault::Explain;
 
 /// The largest file that is read whole. Programs are larger, and are only ever streamed or stamped.
-const MAX_READ: u64 = 16 << 20;
+const MAX_READ: usize = 16 << 20;
 
 /// A file operation failed.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +76,11 @@ impl FileError {
     /// Whether there was no such file.
     pub fn is_absent(&self) -> bool {
         self.source.kind() == io::ErrorKind::NotFound
+    }
+
+    /// Whether something that is no directory stands where one should be.
+    pub fn is_no_directory(&self) -> bool {
+        self.source.kind() == io::ErrorKind::NotADirectory
     }
 
     /// Whether nothing can be written there, by anyone or by whoever runs this.
@@ -154,11 +160,17 @@ impl Root {
 
     /// The bytes of a file, following links inside the root; nothing if there is none.
     pub fn read(&self, path: &RootPath) -> Result<Option<Vec<u8>>, FileError> {
+        let Some(file) = self.follow(path)? else { return Ok(None) };
+        read_whole(file).map(|bytes| Some(bytes.into_vec())).map_err(|e| self.fail("read", path, e))
+    }
+
+    /// Opens whatever is there for reading, following links inside the root; nothing if there is nothing.
+    pub fn follow(&self, path: &RootPath) -> Result<Option<File>, FileError> {
         let how = OpenHow::new().flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).resolve(RESOLVE);
         match nix::fcntl::openat2(&self.dir, path.relative(), how) {
             Err(Errno::ENOENT) => Ok(None),
             Err(errno) => Err(self.fail("read", path, errno)),
-            Ok(file) => read_whole(File::from(file)).map(Some).map_err(|e| self.fail("read", path, e)),
+            Ok(file) => Ok(Some(File::from(file))),
         }
     }
 
@@ -411,7 +423,7 @@ impl Root {
         nix::fcntl::openat2(&self.dir, path.parent().relative(), how)
     }
 
-    fn read_at(&self, parent: &OwnedFd, path: &RootPath) -> Result<Vec<u8>, FileError> {
+    fn read_at(&self, parent: &OwnedFd, path: &RootPath) -> Result<FileBytes, FileError> {
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         let fd =
             nix::fcntl::openat(parent, last(path), flags, Mode::empty()).map_err(|e| self.fail("read", path, e))?;
@@ -511,13 +523,11 @@ fn sync_dir(dir: &OwnedFd) -> Result<(), Errno> {
     nix::unistd::fsync(dir)
 }
 
-fn read_whole(file: File) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    file.take(MAX_READ + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MAX_READ {
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is larger than 16 MiB"));
-    }
-    Ok(bytes)
+/// The bytes of an open file.
+pub fn read_whole(file: File) -> io::Result<FileBytes> {
+    // The kernel's own files say that they are empty.
+    let expected = usize::try_from(file.metadata()?.len()).unwrap_or(MAX_READ);
+    FileBytes::read(file, expected, MAX_READ)
 }
 
 fn stamp(stat: &FileStat) -> Stamp {

@@ -4,7 +4,9 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
+use super::bytes::FileBytes;
 use super::swap::Swap;
+use super::user_data::Place;
 use crate::config::settings::Rlimit;
 use crate::config::values::{Limit, ModuleName, RootPath, Sha256, SysctlKey, UnitName};
 use crate::engine::change::{Meta, ProcessLimit};
@@ -36,6 +38,8 @@ pub enum Sight {
     Module(bool),
     /// Swap in use; the unit of each is there if systemd has it loaded.
     Swaps(Vec<Swap>),
+    /// Of user-data, wherever it is kept.
+    UserData(Vec<Place>),
     /// The time.
     Clock(SystemTime),
 }
@@ -52,7 +56,7 @@ pub enum Entry {
         /// What identifies this very file.
         stamp: Stamp,
         /// Its bytes, if the thing was [`Thing::File`].
-        bytes: Option<Vec<u8>>,
+        bytes: Option<FileBytes>,
     },
     /// A directory.
     Dir(Meta),
@@ -284,6 +288,14 @@ impl Seen {
         match self.0.get(&Thing::Swaps) {
             Some(Ok(Sight::Swaps(swaps))) => Ok(swaps),
             other => Err(not_seen(&"swap", other)),
+        }
+    }
+
+    /// What the machine was given, wherever it is kept.
+    pub fn user_data(&self) -> Result<&[Place], CannotTell> {
+        match self.0.get(&Thing::UserData) {
+            Some(Ok(Sight::UserData(places))) => Ok(places),
+            other => Err(not_seen(&"user-data", other)),
         }
     }
 

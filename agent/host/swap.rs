@@ -42,7 +42,7 @@ fn parse(text: &str) -> Vec<Swap> {
 }
 
 /// `\040` and its like, which the kernel writes for white space and backslashes (`seq_file_path`).
-fn unescape(text: &str) -> String {
+pub(super) fn unescape(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((first, tail)) = rest.split_first() {

@@ -297,10 +297,12 @@ pub enum Event<'a> {
     },
     /// Certificates that should have been renewed are still the old ones.
     NotRenewed {
-        /// Each file, with what is left of its life.
-        pairs: &'a str,
-        /// Whole days until the first of them ends; negative afterwards.
-        days_left: i64,
+        /// The old ones: each file, with what is left of its life.
+        old: &'a str,
+        /// Those that are not there or cannot be read: each file, with the reason.
+        without: &'a str,
+        /// Whole days until the first of the old ones ends, negative afterwards; nothing if there is none.
+        days_left: Option<i64>,
     },
     /// A snapshot of etcd was taken.
     SnapshotTaken {
@@ -401,7 +403,8 @@ impl Event<'_> {
     pub fn level(&self) -> Level {
         match self {
             Self::CommandFailed { .. } | Self::ResourceFailed { .. } | Self::SnapshotFailed { .. } => Level::Error,
-            Self::NotRenewed { days_left, .. } if *days_left < LAST_DAYS => Level::Error,
+            // A pair of which nothing can be said may have ended.
+            Self::NotRenewed { days_left, .. } if days_left.is_none_or(|days| days < LAST_DAYS) => Level::Error,
             Self::NotProven { .. }
             | Self::Volatile { .. }
             | Self::KeptAside { .. }

@@ -94,7 +94,14 @@ impl Event<'_> {
                 "this node waits for a person to join it: run here what `kubeadm token create --print-join-command` prints on \
                  a control-plane node{more}"
             ),
-            Self::NotRenewed { pairs, .. } => format!("not renewed, and still in use as they are: {pairs}"),
+            Self::NotRenewed { old: "", without: "", .. } => "not renewed: no pair of this node's is known".to_owned(),
+            Self::NotRenewed { old: "", without, .. } => format!("not renewed: {without}"),
+            Self::NotRenewed { old, without: "", .. } => {
+                format!("not renewed, and still in use as they are: {old}")
+            }
+            Self::NotRenewed { old, without, .. } => {
+                format!("not renewed, and still in use as they are: {old}; not renewed either: {without}")
+            }
             Self::SnapshotTaken { path, bytes, revision, took } => {
                 let revision =
                     revision.map_or_else(String::new, |revision| format!(" at revision {revision} or later"));

@@ -142,7 +142,7 @@ mod tests {
 
     fn file(path: RootPath, text: Option<&str>) -> Seen {
         let stamp = Stamp { size: 0, inode: 0, mtime_ns: 0, ctime_ns: 0 };
-        let file = |text: &str| Entry::File { meta: Meta::FILE, stamp, bytes: Some(text.as_bytes().to_vec()) };
+        let file = |text: &str| Entry::File { meta: Meta::FILE, stamp, bytes: Some(text.as_bytes().into()) };
         Seen(BTreeMap::from([(Thing::File(path), Ok(Sight::Entry(text.map_or(Entry::Absent, file))))]))
     }
 

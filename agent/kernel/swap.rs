@@ -111,7 +111,7 @@ impl Resource for UnitsKeptOff {
         }
         // Only ours is removed.
         match seen.entry(&self.file.path)? {
-            Entry::File { bytes: Some(bytes), .. } if bytes == CONDITION.as_bytes() => Ok(Diff::Differs {
+            Entry::File { bytes: Some(bytes), .. } if **bytes == *CONDITION.as_bytes() => Ok(Diff::Differs {
                 shown: vec![Delta::new("file", "condition of swap units", "")],
                 known: vec![Change::Remove { path: self.file.path.clone() }],
             }),

@@ -135,11 +135,10 @@ mod tests {
     fn seen(written: &[u8]) -> Seen {
         let mut seen = Seen::default();
         for file in ["/u/x.service", "/e/x.env"] {
-            let bytes = OURS.as_bytes().to_vec();
             let entry = Entry::File {
                 meta: Meta::FILE,
                 stamp: Stamp { size: 0, inode: 1, mtime_ns: 0, ctime_ns: 0 },
-                bytes: Some(bytes),
+                bytes: Some(OURS.as_bytes().into()),
             };
             seen.0.insert(Thing::File(path(file)), Ok(Sight::Entry(entry)));
             seen.0.insert(Thing::Written(path(file)), Ok(Sight::Written(vec![Sha256::of(written)])));

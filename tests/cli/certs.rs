@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    os::unix::fs::PermissionsExt as _,
+    os::unix::fs::{PermissionsExt as _, symlink},
     path::{Path, PathBuf},
     process::Command,
 };
@@ -201,18 +201,41 @@ fn the_cas_key_is_destroyed_after_use_and_its_copies_are_named() -> Result<()> {
     ensure!(!ran.told.contains("administrator"), "there is nothing left to warn of: {}", ran.told);
     tree.ok(&["certs"])?;
 
-    // cloud-init keeps what it was given, in its own indentation.
-    let user_data = tree.root().join("var/lib/cloud/instance/user-data.txt");
-    fs::create_dir_all(user_data.parent().context("a directory")?)?;
-    let indented = fs::read_to_string(&private)?.replace('\n', "\n      ");
+    // cloud-init keeps what it was given, of every instance, in its own indentation; Ignition keeps its file.
+    let cloud = tree.root().join("var/lib/cloud");
+    fs::create_dir_all(cloud.join("instances/i-0"))?;
+    symlink("instances/i-0", cloud.join("instance"))?;
+    let user_data = cloud.join("instances/i-0/user-data.txt");
+    let text = fs::read_to_string(&private)?;
+    let indented = text.replace('\n', "\n      ");
     fs::write(&user_data, format!("#cloud-config\nwrite_files:\n  - path: /x\n    content: |\n      {indented}\n"))?;
+    let ignition = tree.root().join("oem/config.ign");
+    fs::create_dir_all(tree.root().join("oem"))?;
+    let source = format!("data:,{}", text.replace('\n', "%0A").replace(' ', "%20").replace('+', "%2B"));
+    fs::write(
+        &ignition,
+        serde_json::json!({ "storage": { "files": [{ "contents": { "source": source } }] } }).to_string(),
+    )?;
     let ran = tree.run(&["certs"])?;
     ensure!(ran.ended == Ok(1), "{:?} {}", ran.ended, ran.told);
-    let says = "/var/lib/cloud/instance/user-data.txt: holds the CA's private key";
+    for says in [
+        "/var/lib/cloud/instance/user-data.txt: holds the CA's private key (also in /oem/config.ign): ",
+        "; take the key out of the machine's user-data, and remove these copies",
+    ] {
+        ensure!(ran.told.contains(says), "it does not say {says:?}: {}", ran.told);
+    }
+
+    // What is too large to be looked into is not clean.
+    fs::remove_file(&user_data)?;
+    fs::File::create(&ignition)?.set_len((16 << 20) + 1)?;
+    let ran = tree.run(&["certs"])?;
+    ensure!(ran.ended == Ok(1), "{:?} {}", ran.ended, ran.told);
+    let says = "user-data: could not look into /oem/config.ign: it is larger than 16 MiB";
     ensure!(ran.told.contains(says), "{}", ran.told);
+    fs::remove_file(&ignition)?;
+    tree.ok(&["certs"])?;
 
     // Undoing brings no secret back.
-    fs::remove_file(&user_data)?;
     tree.ok(&["uninstall", "--purge"])?;
     ensure!(!key.exists(), "a destroyed secret came back");
     Ok(())

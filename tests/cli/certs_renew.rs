@@ -1,11 +1,12 @@
 //! `certs renew` on file trees: what it leaves alone, what it says when it fails, and what undoing makes of it.
 
-use std::{fs, path::PathBuf};
+use std::{fs, os::unix::fs::symlink, path::PathBuf, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
+use nodeagent::host::facts::Facts;
 
 use crate::certs::{make_ca, sign_locally};
-use crate::world::{Tree, World};
+use crate::world::{Ran, Tree, World, agent};
 
 /// Asks for other keys, so that every pair is to be made anew.
 const ANEW: &str = "pki: { key: rsa-2048 }\n";
@@ -51,6 +52,91 @@ fn without_a_key_to_renew_with_it_says_so_once_and_for_how_long_the_pairs_work()
     fs::copy(&private, &key)?;
     tree.ok(&["certs", "renew"])?;
     ensure!(fs::read(client(&tree))? != before && !key.exists(), "renewed, and the key is gone again");
+    Ok(())
+}
+
+/// A worker whose pairs stand and cannot be made anew, for want of the CA's key.
+fn cannot_renew(world: &World) -> Result<Tree<'_>> {
+    let tree = world.copy(&world.start())?;
+    let (_, private) = make_ca(&tree, &["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"])?;
+    sign_locally(&tree, &private, ", removeAfterUse: true")?;
+    wish(&tree, "05.yaml", "pki: { extra: { ingress: { commonName: ingress, usages: [client] } } }\n")?;
+    tree.ok(&["certs"])?;
+    wish(&tree, "10.yaml", ANEW)?;
+    Ok(tree)
+}
+
+/// The one line in which a failed renewal says what it leaves, without the directory of the pairs.
+fn left(ran: &Ran) -> Result<String> {
+    let lines: Vec<&str> = ran.told.lines().filter(|line| line.contains("not renewed")).collect();
+    ensure!(lines.len() == 1 && ran.ended != Ok(0), "{:?} {}", ran.ended, ran.told);
+    // Whether the second since the CA was made is over already.
+    let line = lines[0].replace("30 days left", "29 days left").replace("/etc/kubernetes/pki/", "");
+    Ok(line[line.find("not renewed").context("what is not renewed")?..].to_owned())
+}
+
+const ALL_LEFT: &str = "not renewed, and still in use as they are: ingress.pem (29 days left), kubelet-client.pem (29 days \
+                        left), kubelet-server.pem (29 days left), kube-proxy-client.pem (29 days left)";
+
+fn sorted(line: &str) -> Vec<String> {
+    let (_, pairs) = line.split_once(": ").unwrap_or_default();
+    let mut pairs: Vec<String> = pairs.split(", ").map(str::to_owned).collect();
+    pairs.sort();
+    pairs
+}
+
+#[test]
+fn a_failed_renewal_tells_of_every_pair_that_it_leaves() -> Result<()> {
+    let world = World::new()?;
+    let tree = cannot_renew(&world)?;
+    let pki = tree.root().join("etc/kubernetes/pki");
+    let told = left(&tree.run(&["certs", "renew"])?)?;
+    ensure!(sorted(&told) == sorted(ALL_LEFT), "one that no unit reads is among them: {told}");
+
+    fs::remove_file(pki.join("kubelet-server.pem"))?;
+    fs::remove_file(pki.join("kube-proxy-client.pem"))?;
+    symlink("elsewhere.pem", pki.join("kube-proxy-client.pem"))?;
+    let told = left(&tree.run(&["certs", "renew"])?)?;
+    let (old, without) = told.split_once("; ").context("two kinds")?;
+    ensure!(old.contains("kubelet-client.pem (29 days left)") && old.contains("ingress.pem (29 days left)"), "{told}");
+    let says = "not renewed either: kubelet-server.pem (not there), kube-proxy-client.pem (a link to elsewhere.pem is where a \
+                file should be)";
+    ensure!(without == says, "{told}");
+
+    for pair in ["ingress.pem", "kubelet-client.pem"] {
+        fs::write(pki.join(pair), "garbage")?;
+    }
+    let told = left(&tree.run(&["certs", "renew"])?)?;
+    ensure!(!told.contains("in use") && told.contains("kubelet-client.pem (no certificate is in it)"), "{told}");
+    Ok(())
+}
+
+#[test]
+fn without_settings_or_an_address_a_renewal_tells_of_all_that_stands() -> Result<()> {
+    let world = World::new()?;
+    let tree = cannot_renew(&world)?;
+    let facts = tree.beside("no-address.json");
+    let mut nowhere = Facts::sample();
+    nowhere.links.iter_mut().for_each(|link| link.addresses.clear());
+    nowhere.routes.clear();
+    nowhere.default_routes.clear();
+    fs::write(&facts, serde_json::to_vec(&nowhere)?)?;
+    let mut command = Command::new(agent());
+    command.args(["certs", "renew", "--root"]).arg(tree.root()).arg("--facts").arg(&facts).env_clear();
+    let output = command.output().context("run the agent")?;
+    let told = String::from_utf8(output.stderr)?;
+    let ran = Ran { ended: output.status.code().ok_or(0), out: String::new(), told };
+    ensure!(ran.told.contains("address"), "{}", ran.told);
+    ensure!(sorted(&left(&ran)?) == sorted(ALL_LEFT), "{}", ran.told);
+
+    wish(&tree, "99.yaml", "pki: { nosuchkey: true }\n")?;
+    let ran = tree.run(&["certs", "renew"])?;
+    ensure!(ran.ended == Ok(2) && ran.told.contains("nosuchkey"), "{:?} {}", ran.ended, ran.told);
+    ensure!(sorted(&left(&ran)?) == sorted(ALL_LEFT), "{}", ran.told);
+
+    let bare = world.copy(&world.start())?;
+    wish(&bare, "99.yaml", "pki: { nosuchkey: true }\n")?;
+    ensure!(left(&bare.run(&["certs", "renew"])?)? == "not renewed: no pair of this node's is known");
     Ok(())
 }
 

@@ -84,7 +84,7 @@ impl Store {
     /// Writes a file unless it is there as it shall be, in a directory that is there.
     pub fn put(&mut self, path: &RootPath, bytes: &[u8], meta: Meta) -> Result<(), FileError> {
         if let Entry::File { bytes: Some(there), meta: now, .. } = self.root.entry(path, true)?
-            && there == bytes
+            && *there == *bytes
             && now.mode == meta.mode
         {
             return Ok(());
