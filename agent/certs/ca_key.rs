@@ -99,8 +99,7 @@ impl Resource for NoCopies {
     }
 
     fn diff(&self, seen: &Seen) -> Result<Diff, CannotTell> {
-        let ca = Authority::read(&self.ca, seen.bytes(&self.ca)?, seen.now()?)
-            .map_err(|error| CannotTell::new(&error.path, error.flaw))?;
+        let ca = Authority::read(&self.ca, seen.bytes(&self.ca)?, seen.now()?)?;
         let has_key = |path: &RootPath| match seen.entry(path) {
             Ok(Entry::File { bytes: Some(bytes), .. }) => holds_key_of(&ca, &String::from_utf8_lossy(bytes)),
             // What cannot be read cannot be judged; most machines have one or two of these files at the most.
