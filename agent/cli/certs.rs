@@ -165,11 +165,13 @@ fn line(signed: &Signed) -> String {
 async fn show(global: &Global) -> Result<Exit, Fault> {
     let host = node::host(global)?;
     let node = node::now(global, &host)?;
-    let dir = &node.settings.certs.dir;
     let is_pem = |name: &str| [".pem", ".crt"].iter().any(|end| name.ends_with(end));
-    let others: Vec<RootPath> =
+    let mut others: Vec<RootPath> = Vec::new();
+    for dir in show::places(&node.settings) {
+        let names = host.root.list(&dir)?;
         // A name that no path can have is none of ours.
-        host.root.list(dir)?.iter().filter(|name| is_pem(name)).filter_map(|name| format!("{dir}/{name}").parse().ok()).collect();
+        others.extend(names.iter().filter(|name| is_pem(name)).filter_map(|name| format!("{dir}/{name}").parse().ok()));
+    }
     let seen = host.see(&show::reads(&node.settings, &node.identity, &others)).await;
     let all = show::show(&node.settings, &node.identity, &others, &seen).map_err(Unreadable)?;
     match global.output {
@@ -179,13 +181,22 @@ async fn show(global: &Global) -> Result<Exit, Fault> {
     Ok(Exit::Done)
 }
 
+/// All of them behind a few words; nothing where there is none.
+fn listed(words: &str, all: &[impl ToString]) -> String {
+    let all: Vec<String> = all.iter().map(ToString::to_string).collect();
+    if all.is_empty() { String::new() } else { format!("{words}{}", all.join(", ")) }
+}
+
 /// A paragraph for each.
 fn text(shown: &Shown) -> String {
     let left = shown.says.as_ref().map(|says| format!(", {}", says.left()));
     let verdict = if shown.flaws.is_empty() { "good".to_owned() } else { shown.flaws.join("; ") };
-    let readers = shown.read_by.iter().map(|unit| format!(", read by {unit}")).collect::<Vec<_>>().concat();
+    let readers = listed(", read by ", &shown.read_by);
     let mut lines =
         vec![format!("{}: {verdict}{}", shown.file, left.unwrap_or_default()), format!("  {}{readers}", shown.purpose)];
+    if !shown.kubeconfigs.is_empty() {
+        lines.push(listed("  in ", &shown.kubeconfigs));
+    }
     if let Some(says) = &shown.says {
         let key = says.key.as_ref().map(|key| format!(", {key}")).unwrap_or_default();
         lines.push(format!("  {}{key}", says.subject));

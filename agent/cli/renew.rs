@@ -6,7 +6,7 @@
 use super::bootstrap::{execute, is_held};
 use super::node::{self, Node};
 use super::{Exit, Global, clock};
-use crate::certs::show::{self, Shown};
+use crate::certs::show::{self, Kind, Shown};
 use crate::engine::commit::Hand;
 use crate::engine::fault::Fault;
 use crate::engine::history::RENEW;
@@ -44,7 +44,7 @@ async fn renew(node: &Node, host: &Host, global: &Global, tell: &Teller) -> Resu
 async fn tell_what_is_left(node: &Node, host: &Host, tell: &Teller) {
     let seen = host.see(&show::reads(&node.settings, &node.identity, &[])).await;
     let Ok(mut all) = show::show(&node.settings, &node.identity, &[], &seen) else { return };
-    all.retain(|shown| !shown.flaws.is_empty() && !shown.read_by.is_empty());
+    all.retain(|shown| shown.kind == Kind::Pair && !shown.flaws.is_empty() && !shown.read_by.is_empty());
     let ends = all.iter().filter_map(|shown| shown.says.as_ref()).map(|says| says.days_left).min();
     if let Some(days_left) = ends {
         let pairs = all.iter().map(line).collect::<Vec<_>>().join(", ");
