@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::{Args, Subcommand};
 
 use super::bootstrap::{self, StepArgs};
@@ -20,7 +21,7 @@ use crate::engine::fault::Fault;
 use crate::engine::id::Step;
 use crate::engine::plan::Plan;
 use crate::journal::Teller;
-use crate::provision::authority::{self, NewAuthority};
+use crate::provision::authority::{self, Made, NewAuthority};
 use crate::provision::sign::{self, Signed, Whose};
 
 /// Arguments of `certs`.
@@ -82,7 +83,8 @@ struct SignArgs {
 /// Arguments of `certs ca`.
 #[derive(Args)]
 struct CaArgs {
-    /// The directory for ca.pem and ca-key.pem; it must be there, and they must not
+    /// The directory for ca.pem and ca-key.pem; it must be there. A CA that is in
+    /// it is never replaced, and what a killed run left is finished
     #[arg(value_name = "DIR")]
     dir: PathBuf,
     /// Make a CA of its own for etcd, too: etcd-ca.pem and etcd-ca-key.pem
@@ -92,18 +94,20 @@ struct CaArgs {
     #[arg(long)]
     front_proxy: bool,
     /// What kind of keys to make
-    #[arg(long, value_name = "KIND", default_value = "ecdsa-p256", value_parser = key_kind)]
+    #[arg(long, value_name = "KIND", default_value = KEY_KINDS[0], value_parser = PossibleValuesParser::new(KEY_KINDS).try_map(|kind| key_kind(&kind)))]
     key: KeyKind,
     /// How many days they are good for
     #[arg(long, value_name = "N", default_value_t = 3650, value_parser = clap::value_parser!(u32).range(1..=36500))]
     days: u32,
 }
 
-/// A kind of key in the words of `pki.key`.
+/// The kinds of keys in the words of `pki.key`; the first is the default.
+const KEY_KINDS: [&str; 3] = ["ecdsa-p256", "rsa-2048", "rsa-4096"];
+
+/// One of [`KEY_KINDS`].
 fn key_kind(text: &str) -> Result<KeyKind, String> {
     let all = [KeyKind::EcdsaP256, KeyKind::Rsa2048, KeyKind::Rsa4096];
-    let known = all.map(|kind| kind.to_string()).join(", ");
-    all.into_iter().find(|kind| kind.to_string() == text).ok_or_else(|| format!("it must be one of {known}"))
+    all.into_iter().find(|kind| kind.to_string() == text).ok_or_else(|| format!("{text} is not made here"))
 }
 
 /// Runs the step, or what was asked instead.
@@ -114,6 +118,7 @@ pub async fn run(args: CertsArgs, global: &Global, tell: &Teller) -> Result<Exit
         Some(CertsCommand::Renew) => renew::run(global, tell).await,
         Some(CertsCommand::Csr(args)) => csr(args, global, tell).await,
         Some(CertsCommand::Sign(args)) => {
+            global.no_node("certs sign")?;
             let whose = if args.control_plane { Whose::ControlPlane } else { Whose::Nodes };
             let signed = sign::sign(&args.files, whose, &args.ca, &args.key, args.days, args.to.as_deref())?;
             match global.output {
@@ -123,8 +128,12 @@ pub async fn run(args: CertsArgs, global: &Global, tell: &Teller) -> Result<Exit
             Ok(Exit::Done)
         }
         Some(CertsCommand::Ca(args)) => {
+            global.no_node("certs ca")?;
             let made = authority::make(&args.dir, &args.wanted(), args.key, args.days)?;
-            output::print(&(made.join("\n") + "\n"));
+            match global.output {
+                Format::Json => output::json(&made),
+                Format::Text => output::print(&made.iter().map(files).collect::<Vec<_>>().concat()),
+            }
             Ok(Exit::Done)
         }
     }
@@ -154,6 +163,11 @@ async fn csr(args: CsrArgs, global: &Global, tell: &Teller) -> Result<Exit, Faul
         output::print(&lines.collect::<Vec<_>>().concat());
     }
     Ok(exit)
+}
+
+/// Where a CA is.
+fn files(made: &Made) -> String {
+    format!("{}\n{}\n", made.certificate, made.key)
 }
 
 /// What was signed, for whom.

@@ -4,8 +4,10 @@
 mod certs;
 mod certs_clients;
 mod certs_cluster;
+mod certs_operator;
 mod certs_refused;
 mod certs_renew;
+mod certs_unreachable;
 mod cloud_config;
 mod config;
 mod docs;
