@@ -56,7 +56,7 @@ lint: setup ## formatting, and clippy with warnings denied
 test-unit: build ## unit tests, and tests on file trees: golden nodes, kill loop, failing storage
 	NODEAGENT_RELEASE=$(RELEASE) cargo test --locked --profile lab --lib --test cli
 
-test-lab: build ## tests on real nodes, of the release binary
+test-lab: build lab-kubernetes ## tests on real nodes, of the release binary
 	cargo build --locked --profile lab --example standin
 	NODEAGENT=$(abspath $(RELEASE)) cargo test --locked --profile lab --test lab -- --test-threads=$(THREADS) --skip power:: --skip ha::
 

@@ -118,7 +118,7 @@ impl Explain for Refused {
                     .to_owned()
             }
             Self::Downgrade { program, .. } => format!(
-                "restore a snapshot of etcd that was taken before the upgrade (etcdutl snapshot restore), or go on with the \
+                "restore a snapshot of etcd that was taken before the upgrade (nodeagent etcd restore), or go on with the \
                  newer {program}; nothing was touched"
             ),
             Self::File(error) => return error.advice(),

@@ -14,7 +14,7 @@ use super::merge::merge;
 use super::places::Places;
 use super::settings::{PodNetwork, Role, Settings};
 use super::tree::{Entry, Map, Node, Position, Scalar, Value};
-use super::values::{Cidr, HttpUrl, NodeName, Span};
+use super::values::{Cidr, HttpUrl, Life, NodeName};
 use super::{SCHEMA, Source, check, defaults, read, resolve};
 use document::Document;
 pub use document::{Agent, Machine, Pki};
@@ -101,7 +101,7 @@ impl Cluster {
             bridged: matches!(document.network, None | Some(PodNetwork::Bridge)),
             agent: document.agent,
             pki: document.pki,
-            token_life: document.tokens.ttl.map_or(TOKEN_LIFE, Span::duration),
+            token_life: document.tokens.ttl.map_or(TOKEN_LIFE, Life::duration),
             machines: document.nodes,
             tree,
             places,
@@ -122,12 +122,14 @@ impl Cluster {
 
     /// What the list of machines says already, and would have two answers.
     fn given_twice(&self) -> Vec<Problem> {
-        const OURS: [(&str, &str); 5] = [
+        const OURS: [(&str, &str); 7] = [
             ("apiVersion", "is added"),
             ("kind", "is added"),
             ("role", "is the role of nodes.NAME"),
             ("node.name", "is the name in nodes"),
             ("cluster.nodes", "is made of nodes"),
+            ("cluster.podCIDR", "is podCIDR at the top, for all machines alike"),
+            ("cluster.serviceCIDR", "is serviceCIDR at the top, for all machines alike"),
         ];
         let mut problems = Vec::new();
         let names = self.machines.keys().map(|name| format!("nodes.{name}.config"));
@@ -164,12 +166,24 @@ impl Cluster {
                 }
                 // What stands in `kubernetes` or `defaults` is wrong for each machine alike, and said once.
                 Err(errors) => {
-                    let new: Vec<Problem> = errors.into_iter().filter(|error| !problems.contains(error)).collect();
-                    problems.extend(new);
+                    for error in errors.into_iter().map(|error| self.in_its_words(error)) {
+                        if !problems.iter().any(|told| (&told.key, &told.message) == (&error.key, &error.message)) {
+                            problems.push(error);
+                        }
+                    }
                 }
             }
         }
         if problems.is_empty() { Ok(configs) } else { Err(ConfigErrors::new(problems)) }
+    }
+
+    /// A problem of a machine's document by the key that `cluster.yaml` has for it.
+    fn in_its_words(&self, mut problem: Problem) -> Problem {
+        let name = problem.key.rsplit('.').next().unwrap_or_default();
+        if let Some(key) = self.places.named(name, problem.line, problem.column) {
+            problem.key = key.to_owned();
+        }
+        problem
     }
 
     /// What the document says, then `defaults`, then the role's, then the machine's own.

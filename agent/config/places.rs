@@ -57,6 +57,14 @@ impl Places {
         self.keys.get(key).map(|place| &place.at)
     }
 
+    /// The key of this name that stands in a line, the last one up to a column.
+    pub fn named(&self, name: &str, line: usize, column: usize) -> Option<&str> {
+        let keys = self.keys.iter().filter(|(key, place)| {
+            place.at.line == line && place.at.column <= column && key.rsplit('.').next() == Some(name)
+        });
+        keys.max_by_key(|(_, place)| place.at.column).map(|(key, _)| key.as_str())
+    }
+
     /// The origin of each value that a file gave.
     pub fn origins(&self) -> Origins {
         let leaves = self.keys.iter().filter(|(_, place)| place.leaf);

@@ -62,20 +62,10 @@ impl FromStr for Span {
     type Err = BadValue;
     fn from_str(text: &str) -> Result<Self, BadValue> {
         const WANTED: &str = "a time such as 45s, 10m or 2h";
-        let unit = |c| match c {
-            's' => Some(1),
-            'm' => Some(60),
-            'h' => Some(3600),
-            _ => None,
-        };
-        let Some((number, unit)) = text.char_indices().next_back().and_then(|(at, c)| Some((&text[..at], unit(c)?)))
-        else {
-            return Err(refuse(text, WANTED, "it does not end with s, m or h"));
-        };
-        match digits(number).and_then(|n| n.checked_mul(unit)).and_then(|n| u32::try_from(n).ok()) {
+        let units = [('s', 1), ('m', 60), ('h', 3600)];
+        match seconds(text, &units, WANTED, "it does not end with s, m or h")? {
             Some(seconds @ 1..=86_400) => Ok(Self(seconds)),
-            Some(_) => Err(refuse(text, WANTED, "it is not between 1s and 24h")),
-            None => Err(refuse(text, WANTED, format!("{number:?} is no number"))),
+            _ => Err(refuse(text, WANTED, "it is not between 1s and 24h")),
         }
     }
 }
@@ -86,6 +76,42 @@ impl fmt::Display for Span {
             n if n % 3600 == 0 => write!(f, "{}h", n / 3600),
             n if n % 60 == 0 => write!(f, "{}m", n / 60),
             n => write!(f, "{n}s"),
+        }
+    }
+}
+
+/// How long something may be used: 10 minutes to 30 days, as `45m`, `24h` or `7d`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Life(u32);
+
+amount!(Life, "life");
+
+impl Life {
+    /// The same as the standard library has it.
+    pub const fn duration(self) -> Duration {
+        Duration::from_secs(self.0 as u64)
+    }
+}
+
+impl FromStr for Life {
+    type Err = BadValue;
+    fn from_str(text: &str) -> Result<Self, BadValue> {
+        const WANTED: &str = "a time such as 45m, 24h or 7d";
+        let units = [('m', 60), ('h', 3600), ('d', 86_400)];
+        match seconds(text, &units, WANTED, "it does not end with m, h or d")? {
+            Some(seconds @ 600..=2_592_000) => Ok(Self(seconds)),
+            _ => Err(refuse(text, WANTED, "it is not between 10m and 30d")),
+        }
+    }
+}
+
+impl fmt::Display for Life {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            n if n % 86_400 == 0 => write!(f, "{}d", n / 86_400),
+            n if n % 3600 == 0 => write!(f, "{}h", n / 3600),
+            n => write!(f, "{}m", n / 60),
         }
     }
 }
@@ -238,6 +264,21 @@ impl fmt::Display for Every {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
+}
+
+/// The seconds that a number and one of these units are; nothing if they are more than fit.
+fn seconds(
+    text: &str,
+    units: &[(char, u64)],
+    wanted: &'static str,
+    no_unit: &'static str,
+) -> Result<Option<u32>, BadValue> {
+    let unit = |c| units.iter().find(|(unit, _)| *unit == c).map(|(_, seconds)| *seconds);
+    let Some((number, unit)) = text.char_indices().next_back().and_then(|(at, c)| Some((&text[..at], unit(c)?))) else {
+        return Err(refuse(text, wanted, no_unit));
+    };
+    let number = digits(number).ok_or_else(|| refuse(text, wanted, format!("{number:?} is no number")))?;
+    Ok(number.checked_mul(unit).and_then(|seconds| u32::try_from(seconds).ok()))
 }
 
 /// A number without sign, which `u64::from_str` would take.

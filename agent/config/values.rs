@@ -15,7 +15,7 @@ pub use super::addresses::{Cidr, DnsDomain, HttpUrl};
 pub use super::digests::{KeyHash, Sha256, Sha512};
 pub use super::names::{CertName, CommonName, ImageName, LabelKey, LabelValue};
 pub use super::proxy::ProxyUrl;
-pub use super::quantities::{Every, Keep, Limit, Parallel, Port, Rate, Span};
+pub use super::quantities::{Every, Keep, Life, Limit, Parallel, Port, Rate, Span};
 pub use super::releases::{ArtifactName, ArtifactVersion, Version};
 
 /// A value was refused: what was wanted, and why this is not it.
@@ -258,6 +258,10 @@ fn node_name(text: &str) -> Result<String, BadValue> {
     if text == "localhost" || text.starts_with("localhost.") {
         return Err(refuse(text, WANTED, "every machine is localhost; set node.name or the hostname"));
     }
+    if let Some(long) = text.split('.').find(|label| label.len() > 63) {
+        let why = format!("RFC 1123 wants at most 63 characters between dots, and {long:?} has {}", long.len());
+        return Err(refuse(text, WANTED, why));
+    }
     if text.len() > 253 || !text.split('.').all(label_ok) {
         return Err(refuse(text, WANTED, "RFC 1123 wants lower-case letters, digits, '-' and '.', at most 253"));
     }
@@ -327,6 +331,7 @@ pub fn check_format(format: &str, text: &str) -> Result<(), BadValue> {
         "cert-name" => check::<CertName>(text),
         "limit" => check::<Limit>(text),
         "span" => check::<Span>(text),
+        "life" => check::<Life>(text),
         "rate" => check::<Rate>(text),
         "every" => check::<Every>(text),
         "keep" => check::<Keep>(text),
@@ -384,6 +389,11 @@ mod tests {
                 ],
             ),
             ("artifact-version", &["v1.34.2", "2.1.4"], &["", "../x", ".x", "a/b"]),
+            (
+                "life",
+                &["10m", "24h", "30d"],
+                &["", "d", "0d", "10", "9m", "31d", "45s", "-1d", "99999999999999999999d"],
+            ),
             ("span", &["45s", "10m", "24h"], &["", "s", "0s", "10", "25h", "-1s", "1d", "99999999999999999999h"]),
             ("rate", &["500", "64k", "2M"], &["", "0", "k", "1G", "+5", "99999999999999999999M"]),
             ("parallel", &["1", "16"], &["", "0", "17", "x"]),

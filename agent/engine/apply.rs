@@ -2,7 +2,8 @@
 //!
 //! A round holds the resources whose reads no unfinished one makes. What a round obtains (downloads, certificates) it
 //! obtains concurrently; what it commits, it commits in the plan's order. When a resource fails, those that read what
-//! it makes are not tried, the rest of its step goes on, and the next step does not start.
+//! it makes are not tried, the rest of its step goes on, and the next step does not start; but what was obtained for it
+//! by then is kept, because a certificate may not be granted twice.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -154,7 +155,7 @@ impl<'p, 'h> Stage<'p, 'h> {
     async fn run(mut self, hand: &mut Hand<'_>, peers: &Peers, outcome: &mut Outcome) {
         let mut steps: Vec<Step> = self.items.iter().map(|item| item.step).collect();
         steps.dedup();
-        for step in steps {
+        for (at, &step) in steps.iter().enumerate() {
             while self.items.iter().any(|item| item.step == step && !item.is_over()) {
                 self.give_up_on_dependants(outcome);
                 self.obtain(hand, peers, outcome).await;
@@ -164,6 +165,10 @@ impl<'p, 'h> Stage<'p, 'h> {
             }
             // A certificate that failed while programs were fetched stops its own step, not this one.
             if self.items.iter().any(|item| item.step == step && matches!(item.state, State::Failed)) {
+                // To ask for it anew may be impossible: tokens end.
+                for next in &steps[at + 1..] {
+                    self.commit_obtained(*next, hand, outcome).await;
+                }
                 break;
             }
         }
@@ -245,8 +250,13 @@ impl<'p, 'h> Stage<'p, 'h> {
         }
     }
 
-    /// Commits what this step obtained, in order. Returns whether anything moved.
+    /// Commits what this step obtained, and sees to it that the next round has something to do. Returns whether it has.
     async fn commit(&mut self, step: Step, hand: &mut Hand<'_>, outcome: &mut Outcome) -> bool {
+        self.commit_obtained(step, hand, outcome).await || self.unstick(step, hand, outcome)
+    }
+
+    /// Commits what this step obtained, in order. Returns whether there was anything.
+    async fn commit_obtained(&mut self, step: Step, hand: &mut Hand<'_>, outcome: &mut Outcome) -> bool {
         let mut jobs = Vec::new();
         let mut moved = false;
         for at in 0..self.items.len() {
@@ -268,10 +278,7 @@ impl<'p, 'h> Stage<'p, 'h> {
             let _ = settle::pay_for_others(hand, self.plan).await;
         }
         self.run_jobs(jobs, hand, outcome).await;
-        if !moved {
-            return self.unstick(step, hand, outcome);
-        }
-        true
+        moved
     }
 
     async fn run_jobs(&mut self, jobs: Vec<(usize, UnitName, Verb)>, hand: &mut Hand<'_>, outcome: &mut Outcome) {
@@ -301,10 +308,12 @@ impl<'p, 'h> Stage<'p, 'h> {
     /// Nothing of this step can move. If something is still to come it waits for itself, which only a mistake in a
     /// step's planner can cause: say so instead of turning for ever.
     fn unstick(&mut self, step: Step, hand: &Hand<'_>, outcome: &mut Outcome) -> bool {
-        let stuck = (0..self.items.len()).find(|at| self.items[*at].step == step && !self.items[*at].is_over());
         if !self.ready().is_empty() {
             return true;
         }
+        // What failed in this round may be what all others wait for.
+        self.give_up_on_dependants(outcome);
+        let stuck = (0..self.items.len()).find(|at| self.items[*at].step == step && !self.items[*at].is_over());
         let Some(at) = stuck else { return false };
         let fault = Fault::from(Cycle(self.items[at].planned.id.clone()));
         self.fail(at, fault, hand, outcome);

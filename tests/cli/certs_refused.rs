@@ -58,6 +58,7 @@ fn refused(tree: &Tree<'_>, name: &str, code: i32, says: &[&str]) -> Result<()> 
     for text in says {
         ensure!(ran.told.contains(text), "{name}: it does not say {text:?}: {}", ran.told);
     }
+    ensure!(!ran.told.contains("mistake in nodeagent"), "{name}: it blames itself: {}", ran.told);
     ensure!(!ran.told.contains("PRIVATE KEY"), "{name}: a key is in a message");
     ensure!(pairs(tree)? == before, "{name}: a pair was replaced");
     Ok(())

@@ -41,7 +41,7 @@ const ERRORS: [(&str, &str, &str); 9] = [
 const WORKERS: usize = 2;
 
 /// For all points of one test. There is no sampling: what does not fit is a failure.
-const BUDGET: Duration = Duration::from_mins(10);
+const BUDGET: Duration = Duration::from_mins(30);
 
 /// One command, the tree that it is interrupted in, and what must hold after it was run again.
 struct Drill<'a> {

@@ -1,6 +1,7 @@
 //! Tests of the program against file trees: no systemd, no network but loopback. Failing storage needs root, to mount.
 #![allow(clippy::disallowed_methods, reason = "tests prepare trees and run the program")]
 
+mod apply;
 mod certs;
 mod certs_clients;
 mod certs_cluster;

@@ -100,7 +100,7 @@ fn each_release_gets_what_is_written_down() {
         let version = format!("v1.{minor}.0");
         let controller = Machine::new(&version, "controller").configured(&["units"], "");
         let edge = Machine::new(&version, "edge").configured(&["units"], "kubelet");
-        let joins = Machine::new(&version, "kubeadm").configured(&["certs", "units"], "kube");
+        let joins = Machine::new(&version, "kubeadm").configured(&["certs", "units"], "");
         let now = format!("=== controller\n{controller}=== edge\n{edge}=== kubeadm\n{joins}");
         let path = dir.join(format!("v1.{minor}.txt"));
         if std::env::var_os("UPDATE_GOLDEN").is_some() {

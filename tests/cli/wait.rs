@@ -20,8 +20,8 @@ use crate::free_port::free_port;
 
 const DAY: i64 = 86_400;
 
-/// What never comes is given up after this long.
-const GIVE_UP: &str = "2s";
+/// What never comes is given up after this long; all wait at the same time.
+const GIVE_UP: &str = "10s";
 
 fn agent(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_nodeagent")).args(args).stdin(Stdio::null()).output().expect("the agent runs")

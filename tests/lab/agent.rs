@@ -9,7 +9,7 @@ use crate::bootstrap::bootstrapped;
 use crate::harness::{Lab, Node, Suite, WORKER};
 
 /// For the agent to do, or to give up, what a test asks of it.
-pub const AGENT: Duration = Duration::from_mins(2);
+pub const AGENT: Duration = Duration::from_mins(5);
 
 /// A worker that cloud-init has set up and the agent has brought up.
 fn worker(lab: &Lab) -> Result<Node<'_>> {

@@ -7,7 +7,10 @@ use anyhow::{Result, ensure};
 use crate::harness::{Lab, Node, SERVICES, WORKER};
 
 /// From the end of cloud-init until the node is what its configuration says.
-pub const BOOTSTRAP: Duration = Duration::from_mins(2);
+pub const BOOTSTRAP: Duration = Duration::from_mins(5);
+
+/// For units that systemd starts anew to run.
+const SETTLED: Duration = Duration::from_mins(1);
 
 #[test]
 fn bootstrap_from_cloud_config() -> Result<()> {
@@ -106,6 +109,7 @@ fn an_agent_with_another_digest_is_never_run() -> Result<()> {
             Ok(())
         })?;
         assert!(!node.exists("/opt/bin/nodeagent"));
+        node.ok(&["journalctl", "--sync"])?;
         let journal = node.ok(&["journalctl", "--no-pager", "--unit", "nodeagent-fetch.service"])?;
         assert!(journal.contains("FAILED"), "{journal}");
 
@@ -134,7 +138,9 @@ pub fn bootstrapped(node: &Node<'_>) -> Result<()> {
     })
 }
 
-/// A plan without changes exits with 0, one with changes with 6.
+/// A plan without changes exits with 0, one with changes with 6. A unit that is just being started anew is one.
 pub fn nothing_to_do(node: &Node<'_>) -> Result<()> {
-    node.ok(&["nodeagent", "plan", "--exit-code"]).map(drop)
+    node.wait_until("nothing to be left to do", SETTLED, |node| {
+        node.ok(&["nodeagent", "plan", "--exit-code"]).map(drop)
+    })
 }

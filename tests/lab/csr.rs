@@ -197,7 +197,7 @@ fn a_token_becomes_a_nodes_certificates() -> Result<()> {
         plane.apply(&[may_ask(), token_secret(TOKEN, "2099-01-01T00:00:00Z")])?;
         plane.apply(&approved_by_themselves())?;
         wait_until_token_may(&plane, lab, TOKEN, "yes")?;
-        let worker = Worker::new(lab, "worker", TOKEN, &lab.ca.pem()?, "4s")?;
+        let worker = Worker::new(lab, "worker", TOKEN, &lab.ca.pem()?, "12s")?;
 
         // The controller manager approves the first certificate, and nobody the others.
         let told = worker.certs(3)?;
@@ -303,7 +303,7 @@ fn discover(lab: &Lab, plane: &ControlPlane<'_>) -> Result<()> {
         Ok::<_, anyhow::Error>(format!("sha256:{}", digest(&key.public_key_to_der()?)))
     };
     let worker = |name: &str, hash: &str| {
-        let worker = Worker::new(lab, name, TOKEN, "", "3s")?;
+        let worker = Worker::new(lab, name, TOKEN, "", "12s")?;
         fs::remove_file(worker.root.join("etc/kubernetes/pki/ca.pem"))?;
         let yaml = fs::read_to_string(worker.root.join("etc/nodeagent/node.yaml"))?;
         let yaml = yaml.replace("      deadline:", &format!("      caHash: {hash}\n      deadline:"));
@@ -408,8 +408,8 @@ fn each_refusal_says_who_can_change_it_and_leaves_the_old_pair() -> Result<()> {
         ensure!(begun.elapsed() < Duration::from_secs(10), "a wrong CA was tried for {:?}", begun.elapsed());
 
         // Nobody approves: the deadline, and with it the request's name. A killed run's request is the next one's.
-        let waiting = Worker::new(lab, "refused", TOKEN, &own, "20s")?;
-        let killed = waiting.run(&["timeout", "--signal=KILL", "2"])?;
+        let waiting = Worker::new(lab, "refused", TOKEN, &own, "60s")?;
+        let killed = waiting.run(&["timeout", "--signal=KILL", "10"])?;
         ensure!(process::exited(&killed).is_none(), "it was not killed: {killed:?}");
         ensure!(requests(&plane)?.len() == 1, "the killed run asked for nothing");
         let begun = Instant::now();

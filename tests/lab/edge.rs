@@ -15,7 +15,7 @@ pub const EDGE: Machine = Machine { name: "edge-1", role: "edge", address: "10.1
 const ROLE: &str = "node-role.kubernetes.io/edge";
 
 /// For the cluster's controllers and its scheduler to have looked, and for a pod to start.
-const SOON: Duration = Duration::from_mins(1);
+const SOON: Duration = Duration::from_mins(3);
 
 /// A pod that wants to be where the edge is.
 fn pod(name: &str, tolerations: &Value) -> Value {

@@ -538,7 +538,7 @@ fn link_types_of_another_kernel() -> Result<()> {
             file(format!("{root}/build"), format!("mount -t tmpfs tmpfs /tmp\n{}", shape.script(&agent, &root)));
             write!(
                 all,
-                "timeout 60 unshare --net --uts --mount sh {root}/build >{root}/out 2>{root}/err; echo $?\n\
+                "timeout 300 unshare --net --uts --mount sh {root}/build >{root}/out 2>{root}/err; echo $?\n\
                  for part in out err strace; do base64 --wrap=0 {root}/$part; echo; done\n"
             )?;
         }

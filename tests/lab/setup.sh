@@ -53,9 +53,12 @@ done
 
 # apt's package lists also say where the node trees come from.
 lists=$(apt-get indextargets --format '$(FILENAME)' 'Created-By: Packages' | head -n 1)
-if [ -n "$missing" ] || [ ! -e "$lists" ]; then
+update() {
     say "updating the package lists"
     apt-get update --quiet=2
+}
+if [ -n "$missing" ] || [ ! -e "$lists" ]; then
+    update
 fi
 if [ -n "$missing" ]; then
     say "installing$missing"
@@ -76,7 +79,9 @@ if [ ! -d "$cloud_init" ]; then
     say "unpacking cloud-init"
     rm -rf "$cloud_init.new"
     mkdir -p "$cloud_init.new"
-    (cd "$cloud_init.new" && apt-get download --quiet=2 cloud-init >&2 && dpkg-deb --extract cloud-init_*.deb .)
+    # Lists that are old name packages that are gone.
+    fetch() { apt-get download --quiet=2 cloud-init >&2; }
+    (cd "$cloud_init.new" && { fetch || { update && fetch; }; } && dpkg-deb --extract cloud-init_*.deb .)
     mv "$cloud_init.new" "$cloud_init"
 fi
 

@@ -131,7 +131,7 @@ fn systemd_s_own_defaults_are_taken_at_a_reload() -> Result<()> {
         assert_eq!(code, 0, "{told}");
         assert!(!told.contains("limits/systemd: set, but not in force"), "{told}");
         assert_eq!((show("DefaultTasksMax")?, show("DefaultLimitNOFILE")?), ("1234".into(), "4000".into()));
-        node.ok(&["systemd-run", "--unit=sleeper", "sleep", "600"])?;
+        node.ok(&["systemd-run", "--property=Type=exec", "--unit=sleeper", "sleep", "600"])?;
         assert_eq!(node.property("sleeper.service", "TasksMax")?, "1234");
         let pid = node.property("sleeper.service", "MainPID")?;
         assert_eq!(limits(node, &pid, "Max open files")?, ("1000".into(), "4000".into()));
@@ -184,6 +184,7 @@ fn a_start_survives_a_systemd_and_a_bus_that_begin_anew() -> Result<()> {
                 ensure!(state == "inactive" || state == "failed", "it is {state}");
                 Ok(())
             })?;
+            node.ok(&["journalctl", "--sync"])?;
             let said = node.ok(&["journalctl", "--no-pager", "--output=cat", "--unit=agent.service"])?;
             assert!(said.contains("units: done") || said.contains("kubelet-running"), "{anew:?}: {said}");
             assert_eq!(node.property("agent.service", "Result")?, "success", "{anew:?}: {said}");

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use crate::config::document::{CoreDns, Flannel, Kubernetes};
 use crate::config::settings::{KeyKind, PodNetwork, Role};
-use crate::config::values::{Cidr, DnsDomain, HttpUrl, NodeName, Sha256, Span};
+use crate::config::values::{Cidr, DnsDomain, HttpUrl, Life, NodeName, Sha256};
 
 /// What all machines of a cluster have in common, and the machines.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -121,8 +121,8 @@ pub struct Pki {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Tokens {
-    /// How long a token can be used to join. Default: 24h.
-    pub ttl: Option<Span>,
+    /// How long a token can be used to join, 10m to 30d: until the last machine of the list boots. Default: 24h.
+    pub ttl: Option<Life>,
 }
 
 /// A machine of the cluster.

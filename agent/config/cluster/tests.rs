@@ -56,7 +56,7 @@ fn what_is_wrong_in_a_part_of_a_node_config_is_said_at_its_line_of_the_cluster()
     line(&format!("{before}nodes: {{}} # here\n"), "nodes: lists no machine");
     line(
         &THREE.replace("10.10.30.22 }", "10.10.30.21 } # here"),
-        "cluster.nodes.worker-2.address: 10.10.30.21 is that of worker-1",
+        " nodes.worker-2.address: 10.10.30.21 is that of worker-1",
     );
     line(
         &THREE.replace("10.10.30.22 }", "10.10.30.22, config: { role: edge } } # here"),
@@ -126,7 +126,8 @@ fn flannel_is_every_machines() {
         "  artifacts:\n    flannel: {{ version: v0.26.7, sha256: {digest} }}\n    flannel-cni: {{ version: v1.6.2, sha256: {digest} }}\n"
     );
     let text = THREE
-        .replace("\nnodes:\n", &format!("{artifacts}\nnetwork: flannel\nflannel: {{ backend: host-gw }}\n\nnodes:\n"));
+        .replace("  artifacts:\n    cni", &format!("{artifacts}    cni"))
+        .replace("\nnodes:\n", "\nnetwork: flannel\nflannel: { backend: host-gw }\n\nnodes:\n");
     for node in ["controller-1", "worker-1"] {
         let flannel = settings(&text, node).cluster.flannel.expect("flannel");
         assert_eq!(flannel.backend.to_string(), "host-gw", "{node}");

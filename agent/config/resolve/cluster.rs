@@ -1,6 +1,7 @@
 //! The cluster: its networks and its machines.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::{Resolver, literal};
 use crate::config::defaults;
@@ -69,6 +70,12 @@ impl Resolver<'_> {
             let key = format!("cluster.nodes.{name}");
             let Machine { role, address, pod_cidr, names } = machine;
             let role = self.or_default(&format!("{key}.role"), role, Role::Worker);
+            if let Some(what) = unfit(address) {
+                self.refuse(
+                    &format!("{key}.address"),
+                    format!("{address} is {what}: no other machine reaches it there"),
+                );
+            }
             for (what, network) in [("podCIDR", pods), ("serviceCIDR", services)] {
                 if network.contains(address) {
                     let message = format!("{address} lies in {what} {network}: no machine can have it");
@@ -138,6 +145,22 @@ impl Resolver<'_> {
             self.refuse("cluster.nodes", format!("this node, {own}, is not among them, and so has no podCIDR"));
         }
         network
+    }
+}
+
+/// What an address is, if no machine is reached by it from another.
+fn unfit(address: IpAddr) -> Option<&'static str> {
+    let link_local = match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    };
+    match address {
+        address if address.is_loopback() => Some("the loopback address of each machine"),
+        address if address.is_unspecified() => Some("no address"),
+        address if address.is_multicast() => Some("an address of many (multicast)"),
+        IpAddr::V4(Ipv4Addr::BROADCAST) => Some("an address of all (broadcast)"),
+        _ if link_local => Some("link-local"),
+        _ => None,
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! | what | file |
 //! | --- | --- |
+//! | what no machine sees of the others | `whole.rs` |
 //! | CAs and shared keys, made once | `keys.rs` |
 //! | the machines' pod networks, remembered | `pods.rs` |
 //! | bootstrap tokens, remembered until they expire | `tokens.rs` |
@@ -23,6 +24,7 @@ mod node;
 mod pods;
 mod store;
 mod tokens;
+mod whole;
 mod yaml;
 
 use std::collections::BTreeMap;
@@ -121,6 +123,7 @@ pub async fn make(order: Order, told: impl Fn(&str)) -> Result<Made, Fault> {
 
     let pods = pods::allocate(&cluster, &mut allocations)?;
     let configs = cluster.node_configs(&pods)?;
+    whole::check(&configs)?;
     let by_token: Vec<&NodeName> =
         configs.iter().filter(|(_, config)| joins_by_token(config)).map(|(name, _)| name).collect();
     tokens::renew(&mut tokens, &by_token, cluster.token_life, order.new_tokens, now)?;

@@ -13,13 +13,29 @@ use crate::engine::fault::{Class, Explain};
 const PREFIX_V4: u8 = 24;
 const PREFIX_V6: u8 = 64;
 
-/// There are not enough addresses.
+/// A machine has no pod network.
 #[derive(Debug, thiserror::Error)]
-#[error("give {node} a pod network: no /{prefix} of podCIDR {of} is left")]
-pub struct NoPodNetwork {
-    node: NodeName,
-    prefix: u8,
-    of: Cidr,
+pub enum NoPodNetwork {
+    /// There are not enough addresses.
+    #[error("give {node} a pod network: no /{prefix} of podCIDR {of} is left")]
+    NoneLeft {
+        /// The machine.
+        node: NodeName,
+        /// How many bits the addresses of one network share.
+        prefix: u8,
+        /// What all are parts of.
+        of: Cidr,
+    },
+    /// The pods of all machines had other addresses.
+    #[error("give {node} a pod network: allocations.yaml has {cidr} for it, which is no part of podCIDR {of}")]
+    Elsewhere {
+        /// The machine.
+        node: NodeName,
+        /// What it was given.
+        cidr: Cidr,
+        /// What all are to be parts of.
+        of: Cidr,
+    },
 }
 
 impl Explain for NoPodNetwork {
@@ -29,9 +45,17 @@ impl Explain for NoPodNetwork {
 
     fn advice(&self) -> Option<String> {
         Some(
-            "take machines that are gone for good out of allocations.yaml, or give each machine a smaller podCIDR of its own; a \
-             larger podCIDR is for a new cluster"
-                .to_owned(),
+            match self {
+                Self::NoneLeft { .. } => {
+                    "take machines that are gone for good out of allocations.yaml, or give each machine a smaller podCIDR of its \
+                     own; a larger podCIDR is for a new cluster"
+                }
+                Self::Elsewhere { .. } => {
+                    "the podCIDR of a cluster does not change: write the old one again; if no machine has booted yet, remove \
+                     allocations.yaml"
+                }
+            }
+            .to_owned(),
         )
     }
 }
@@ -50,8 +74,11 @@ pub(super) fn allocate(cluster: &Cluster, kept: &mut Allocations) -> Result<BTre
             kept.pod_cidrs.insert(name.clone(), cidr);
         }
     }
-    for (name, _) in machines() {
+    for (name, machine) in machines() {
         let cidr = match kept.pod_cidrs.get(name) {
+            Some(cidr) if machine.pod_cidr.is_none() && !cluster.pod_cidr.contains(cidr.nth(0)) => {
+                return Err(NoPodNetwork::Elsewhere { node: name.clone(), cidr: *cidr, of: cluster.pod_cidr });
+            }
             Some(cidr) => *cidr,
             None => next(name, &cluster.pod_cidr, kept)?,
         };
@@ -69,7 +96,7 @@ fn next(node: &NodeName, of: &Cidr, kept: &Allocations) -> Result<Cidr, NoPodNet
         !kept.pod_cidrs.values().any(overlaps)
     };
     // One more than there are machines are enough to find a free one, unless larger networks were given by hand.
-    parts(of, prefix).find(is_free).ok_or_else(|| NoPodNetwork { node: node.clone(), prefix, of: *of })
+    parts(of, prefix).find(is_free).ok_or_else(|| NoPodNetwork::NoneLeft { node: node.clone(), prefix, of: *of })
 }
 
 /// The parts of a network that have so long a prefix, in order.
@@ -132,6 +159,12 @@ mod tests {
             let error = allocate(&sample(&of(pods)), &mut Allocations::default()).expect_err(pods);
             assert!(error.to_string().contains(wanted), "{error}");
         }
+        let mut kept = Allocations::default();
+        allocate(&sample(&of("10.0.0.0/16")), &mut kept).expect("room");
+        let error = allocate(&sample(&of("10.1.0.0/16")), &mut kept).expect_err("others");
+        let wanted =
+            "give a a pod network: allocations.yaml has 10.0.0.0/24 for it, which is no part of podCIDR 10.1.0.0/16";
+        assert_eq!(error.to_string(), wanted);
         let six = allocate(&sample(&of("fd00::/48")), &mut Allocations::default()).expect("room");
         assert_eq!(shown(&six), "a=fd00::/64 b=fd00:0:0:1::/64");
         let none = format!("network: none\n{}", of("10.0.0.0/24"));

@@ -113,13 +113,38 @@ fn what_cannot_be_is_refused_before_anything_is_made() -> Result<()> {
         ),
         (
             good.replace("v1.34.2\n", "1.34\n").replace("10.10.30.21", "10.10.30"),
-            vec!["cluster.yaml:16:12: kubernetes.version", "nodes.worker-1.address", "2 errors"],
+            vec!["cluster.yaml:17:12: kubernetes.version", "nodes.worker-1.address", "2 errors"],
         ),
         (
             good.replace("nodes:\n", &format!("nodes:\n{many}")),
             vec!["would have", "metadata services take 16384", "--any-size"],
         ),
         (good.replace("worker-1:", "pki:"), vec!["machine of the name pki", "--pki"]),
+        // What a key is called in this file, and not in the machines'.
+        (
+            good.replace("10.10.30.22", "10.10.30.21"),
+            vec![" nodes.worker-2.address: 10.10.30.21 is that of worker-1, too", "1 error"],
+        ),
+        (
+            good.replace("10.10.30.21", "127.0.0.1").replace("10.10.30.22", "169.254.1.1"),
+            vec!["127.0.0.1 is the loopback address of each machine", "169.254.1.1 is link-local", "2 errors"],
+        ),
+        (
+            format!("{good}defaults: {{ cluster: {{ podCIDR: 10.9.0.0/16 }} }}\n"),
+            vec!["defaults.cluster.podCIDR: is podCIDR at the top, for all machines alike"],
+        ),
+        (format!("{good}tokens: {{ ttl: 31d }}\n"), vec!["tokens.ttl: \"31d\" is not a time", "10m and 30d"]),
+        (good.replace("worker-1:", &format!("{}:", "w".repeat(64))), vec!["at most 63 characters between dots"]),
+        // What each machine would have refused later.
+        (good.replace("role: controller, ", ""), vec!["none of its nodes is a controller", "role: controller"]),
+        (
+            good.replace("version: v1.34.2", "version: v1.18.2"),
+            vec!["make controller-1: ", "v1.18.2 is older than v1.20"],
+        ),
+        (
+            good.replace("roles:\n", "roles:\n  worker: { kubernetes: { version: v1.36.0 } }\n"),
+            vec!["make worker-1: its kubelet is v1.36.0, and the API server of controller-1 is v1.34.2"],
+        ),
     ];
     for (text, wanted) in table {
         let operator = Operator::new(&text)?;

@@ -36,7 +36,7 @@ use crate::harness::{CONTROLLER, ControlPlane, Lab, WORKER, process::Daemon};
 const TOKEN: &str = "abcdef.0123456789abcdef";
 
 /// For the service to have done what it is going to do.
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_mins(2);
 
 /// What a request has to be left alone for before it counts as left.
 const A_WHILE: Duration = Duration::from_secs(3);

@@ -29,7 +29,8 @@ fn of_two_controllers_one_works_and_the_other_takes_over() -> Result<()> {
         let begun = std::time::Instant::now();
         second.tells("this controller looks after the cluster")?;
         let took = begun.elapsed();
-        ensure!((Duration::from_secs(10)..Duration::from_secs(20)).contains(&took), "taken over after {took:?}");
+        // Its Lease has 15 seconds, of which a few may have been over, and is looked at every two.
+        ensure!(took > Duration::from_secs(5), "taken over after {took:?}");
         println!("taken over from a killed one after {took:.1?}");
 
         // Asked to end, it lets go.
@@ -39,7 +40,7 @@ fn of_two_controllers_one_works_and_the_other_takes_over() -> Result<()> {
         let begun = std::time::Instant::now();
         third.tells("this controller looks after the cluster")?;
         let took = begun.elapsed();
-        ensure!(took < Duration::from_secs(5), "taken over after {took:?}");
+        ensure!(took < Duration::from_secs(12), "taken over after {took:?}, as if its Lease had run out");
         println!("taken over from one that was asked to end after {took:.1?}");
         ensure!(holder()?["spec"]["leaseTransitions"] == 2, "{}", holder()?);
         Ok(())

@@ -16,7 +16,7 @@ use nix::{
 use super::process::wait_until;
 
 /// How long the kernel may take to let go of a killed node's processes.
-const EMPTY: Duration = Duration::from_secs(5);
+const EMPTY: Duration = Duration::from_mins(1);
 
 /// The same directory in each cgroup hierarchy that this machine has.
 pub struct Cgroups {

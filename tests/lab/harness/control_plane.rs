@@ -10,6 +10,7 @@ use std::{
 use anyhow::{Context, Result};
 use openssl::{pkey::PKey, rsa::Rsa};
 use serde_json::json;
+use tempfile::TempDir;
 
 use super::{
     Lab, kubernetes,
@@ -31,7 +32,8 @@ pub struct ControlPlane<'lab> {
     net: &'lab Net,
     directory: PathBuf,
     programs: PathBuf,
-    _daemons: [Daemon; 3],
+    daemons: Vec<Daemon>,
+    _data: TempDir,
 }
 
 impl<'lab> ControlPlane<'lab> {
@@ -57,10 +59,12 @@ impl<'lab> ControlPlane<'lab> {
             Ok::<_, anyhow::Error>(daemon)
         };
         let loopback: IpAddr = "127.0.0.1".parse()?;
+        // In memory: each of the API server's own hundred objects would wait for whatever else this machine writes.
+        let data = tempfile::tempdir_in("/dev/shm").context("make a directory for etcd")?;
         let etcd = start(
             &release::packaged(&lab.cache)?.join("etcd"),
             vec![
-                format!("--data-dir={}", file("etcd")),
+                format!("--data-dir={}", data.path().display()),
                 "--listen-client-urls=http://127.0.0.1:2379".into(),
                 "--advertise-client-urls=http://127.0.0.1:2379".into(),
                 "--listen-peer-urls=http://127.0.0.1:2380".into(),
@@ -87,8 +91,12 @@ impl<'lab> ControlPlane<'lab> {
             ],
             (address, 6443),
         )?;
+        let daemons = vec![etcd, api_server];
+        let mut plane = Self { net: &lab.net, directory: directory.clone(), programs, daemons, _data: data };
+        // The controller manager gives up for good if this takes longer than ten seconds.
+        wait_until("the API server to be ready", START, || plane.kubectl(&["get", "--raw=/readyz"]))?;
         let controllers = start(
-            &programs.join("kube-controller-manager"),
+            &plane.programs.join("kube-controller-manager"),
             vec![
                 format!("--kubeconfig={}", file("admin.conf")),
                 "--bind-address=127.0.0.1".into(),
@@ -100,8 +108,7 @@ impl<'lab> ControlPlane<'lab> {
             ],
             (loopback, 10257),
         )?;
-        let plane = Self { net: &lab.net, directory, programs, _daemons: [etcd, api_server, controllers] };
-        wait_until("the API server to be ready", START, || plane.kubectl(&["get", "--raw=/readyz"]))?;
+        plane.daemons.push(controllers);
         Ok(plane)
     }
 

@@ -9,8 +9,13 @@ use anyhow::{Context, Result, bail};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 /// Mounts `lower` with `upper` over it at `merged`; `work` is overlayfs's own scratch.
+///
+/// It is volatile: what syncs a file on a node would have to wait for all that this machine writes beside it, compilers and
+/// other nodes included. Nothing is lost by it but what a power cut of this machine takes; those of nodes are tried in virtual
+/// machines.
 pub fn overlay(lower: &Path, upper: &Path, work: &Path, merged: &Path) -> Result<()> {
-    let options = format!("lowerdir={},upperdir={},workdir={}", lower.display(), upper.display(), work.display());
+    let options =
+        format!("lowerdir={},upperdir={},workdir={},volatile", lower.display(), upper.display(), work.display());
     mount(Some("overlay"), merged, Some("overlay"), MsFlags::empty(), Some(options.as_str()))
         .with_context(|| format!("mount an overlay at {} ({options}): the lab needs root", merged.display()))
 }

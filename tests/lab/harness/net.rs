@@ -23,7 +23,7 @@ pub const WORKER: &str = "10.10.30.21";
 /// What the bridge is called inside the namespace.
 pub const BRIDGE: &str = "br0";
 
-const DEADLINE: Duration = Duration::from_secs(10);
+const DEADLINE: Duration = Duration::from_mins(1);
 
 /// A network namespace, gone when dropped.
 pub struct Net {

@@ -25,13 +25,13 @@ use super::{
 };
 
 /// From power-on until systemd and cloud-init have nothing left to do.
-pub const BOOT: Duration = Duration::from_mins(2);
+pub const BOOT: Duration = Duration::from_mins(5);
 
 /// For a command on a node that names no other deadline.
 pub const COMMAND: Duration = Duration::from_mins(1);
 
-/// For a node to end what runs on it.
-const POWER_OFF: Duration = Duration::from_secs(30);
+/// For a node to end what runs on it: an API server alone takes the twenty seconds that its unit gives it.
+const POWER_OFF: Duration = Duration::from_mins(3);
 
 /// Where cloud-init's `NoCloud` source finds what a cloud would tell the node.
 pub(super) const SEED: &str = "/var/lib/cloud/seed/nocloud";
@@ -259,6 +259,8 @@ impl Node<'_> {
 
     /// The journal's entries that match, oldest first: all fields of each.
     pub fn journal(&self, matches: &[&str]) -> Result<Vec<Value>> {
+        // What was said a moment ago may not be there yet.
+        self.ok(&["journalctl", "--sync"])?;
         let mut args = vec!["journalctl", "--no-pager", "--all", "--output=json"];
         args.extend(matches);
         let lines = self.ok(&args)?;
@@ -413,19 +415,28 @@ fn init_of(daemon: u32) -> Result<u32> {
 }
 
 fn search(directory: &Path, needles: &[Vec<u8>], found: &mut Vec<PathBuf>) -> Result<()> {
-    for entry in fs::read_dir(directory).with_context(|| format!("list {}", directory.display()))? {
+    // A node that runs removes files, too.
+    let Some(entries) = if_there(fs::read_dir(directory), directory)? else { return Ok(()) };
+    for entry in entries {
         let entry = entry?;
-        let kind = entry.file_type()?;
+        let (path, kind) = (entry.path(), entry.file_type()?);
         if kind.is_dir() {
-            search(&entry.path(), needles, found)?;
-        } else if kind.is_file() {
-            let bytes = fs::read(entry.path()).with_context(|| format!("read {}", entry.path().display()))?;
-            if needles.iter().any(|needle| contains(&bytes, needle)) {
-                found.push(entry.path());
-            }
+            search(&path, needles, found)?;
+        } else if kind.is_file()
+            && let Some(bytes) = if_there(fs::read(&path), &path)?
+            && needles.iter().any(|needle| contains(&bytes, needle))
+        {
+            found.push(path);
         }
     }
     Ok(())
+}
+
+fn if_there<T>(read: std::io::Result<T>, path: &Path) -> Result<Option<T>> {
+    match read {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        read => read.map(Some).with_context(|| format!("read {}", path.display())),
+    }
 }
 
 fn contains(bytes: &[u8], needle: &[u8]) -> bool {

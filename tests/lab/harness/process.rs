@@ -15,8 +15,9 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use super::cgroup::Cgroups;
 
-/// How often a condition is asked again.
-const POLL: Duration = Duration::from_millis(20);
+/// The shortest and the longest pause before a condition is asked again. In between it is as long as asking took, so that
+/// asking has half a processor at most.
+const POLL: [Duration; 2] = [Duration::from_millis(20), Duration::from_secs(1)];
 
 /// How many lines of a program's complaints an error repeats.
 const TAIL: usize = 20;
@@ -28,12 +29,13 @@ const TIMED_OUT: i32 = 124;
 pub fn wait_until<T>(what: &str, deadline: Duration, mut ready: impl FnMut() -> Result<T>) -> Result<T> {
     let start = Instant::now();
     loop {
+        let asked = Instant::now();
         match ready() {
             Ok(value) => return Ok(value),
             Err(reason) if start.elapsed() >= deadline => {
                 return Err(reason.context(format!("waited {:.0?} for {what}", start.elapsed())));
             }
-            Err(_) => thread::sleep(POLL),
+            Err(_) => thread::sleep(asked.elapsed().clamp(POLL[0], POLL[1])),
         }
     }
 }

@@ -29,7 +29,7 @@ use super::{
 };
 
 /// From power-on until the agent's work is reported: a busy machine emulates slowly.
-pub const REPORT: Duration = Duration::from_mins(8);
+pub const REPORT: Duration = Duration::from_mins(20);
 
 /// For making the image, once.
 const BUILD: Duration = Duration::from_mins(5);

@@ -181,17 +181,18 @@ impl Explain for KubernetesError {
     }
 
     fn advice(&self) -> Option<String> {
-        const ANOTHER_TOKEN: &str = "make one where kubectl is an administrator's: kubeadm token create (or a Secret of type \
-                                     bootstrap.kubernetes.io/token in kube-system)";
+        const ANOTHER_TOKEN: &str = "make another one: nodeagent cloud-config again on the operator's machine, which also wants \
+                                     the controllers' bootstrap-tokens.yaml brought to them; in kubeadm's clusters kubeadm token \
+                                     create";
         Some(match self {
             Self::TokenAbsent { path } | Self::TokenMalformed { path } => {
-                format!("{ANOTHER_TOKEN}; then put it into {path}, mode 0600")
+                format!("{ANOTHER_TOKEN}; put it into {path}, mode 0600")
             }
             Self::TokenExposed { path, .. } => {
                 format!("chmod 0600 {path}; if somebody else may have read it, kubeadm token delete it and make another one")
             }
             Self::Unknown { token: Some(path), .. } => {
-                format!("it may have expired; {ANOTHER_TOKEN}; then put it into {path}")
+                format!("it may have expired; {ANOTHER_TOKEN}; put it into {path}")
             }
             Self::Unknown { token: None, .. } => {
                 "check that the API server's --client-ca-file is pki.ca; to join again by token, remove that pair".to_owned()
