@@ -10,6 +10,7 @@ use openssl::x509::{X509, X509NameEntryRef, X509NameRef, X509Ref};
 use super::key::Key;
 use crate::config::values::{RootPath, Sha256};
 use crate::engine::fault::{Class, Explain, quote};
+use crate::engine::resource::CannotTell;
 
 /// Why nothing can be trusted in the name of a CA file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -80,6 +81,13 @@ impl Explain for AuthorityError {
     }
 }
 
+/// What is wrong with a CA leaves nothing to be said about whatever it signed.
+impl From<AuthorityError> for CannotTell {
+    fn from(error: AuthorityError) -> Self {
+        Self { advice: error.advice(), class: error.class(), ..Self::new(&error.path, &error.flaw) }
+    }
+}
+
 /// The certificates of a CA file that may sign at a given time: at least one.
 pub struct Authority {
     usable: Vec<X509>,
@@ -125,6 +133,12 @@ impl Authority {
         self.usable.iter().find(signed).map(AsRef::as_ref)
     }
 
+    /// Whether it is one of them.
+    pub fn has(&self, certificate: &X509Ref) -> bool {
+        let der = certificate.to_der().ok();
+        self.usable.iter().any(|ca| der.is_some() && ca.to_der().ok() == der)
+    }
+
     /// The one whose key this is.
     pub fn certificate_of(&self, key: &Key) -> Option<&X509Ref> {
         let fits = |ca: &&X509| ca.public_key().is_ok_and(|public| key.fits(&public));
@@ -148,7 +162,8 @@ pub(super) fn hash_of(key: &PKeyRef<Public>) -> Result<String, ErrorStack> {
     Ok(format!("sha256:{}", Sha256::of(&key.public_key_to_der()?)))
 }
 
-fn flaw_of(certificate: &X509Ref, now: SystemTime) -> Option<AuthorityFlaw> {
+/// Why a certificate cannot stand for a CA at that time; nothing if it can.
+pub(super) fn flaw_of(certificate: &X509Ref, now: SystemTime) -> Option<AuthorityFlaw> {
     let subject = name_text(certificate.subject_name());
     if !says_ca(certificate) {
         return Some(AuthorityFlaw::NotAnAuthority { subject });

@@ -56,8 +56,7 @@ impl Resource for Carried {
 
     fn diff(&self, seen: &Seen) -> Result<Diff, CannotTell> {
         let now = seen.now()?;
-        let ca = Authority::read(&self.ca, seen.bytes(&self.ca)?, now)
-            .map_err(|error| CannotTell::new(&error.path, error.flaw))?;
+        let ca = Authority::read(&self.ca, seen.bytes(&self.ca)?, now)?;
         if check(seen.bytes(&self.pair)?, &self.wanted, &ca, now).is_empty() {
             return Ok(Diff::Same);
         }

@@ -188,6 +188,12 @@ fn check_time(certificate: &X509Ref, now: i64) -> Result<Option<Flaw>, ErrorStac
     })
 }
 
+/// Whether it is good at that time, however long it still is.
+pub(super) fn time_flaw(certificate: &X509Ref, now: SystemTime) -> Option<Flaw> {
+    let flaw = check_time(certificate, unix(now)).unwrap_or(Some(Flaw::Garbage("validity")));
+    flaw.filter(|flaw| !matches!(flaw, Flaw::RenewalDue { .. }))
+}
+
 /// Kubernetes takes the user from CN and the groups from every O; the rest of a name means nothing to it.
 fn check_subject(certificate: &X509Ref, wanted: &Wanted) -> Option<Flaw> {
     let all = |nid| -> Vec<String> { certificate.subject_name().entries_by_nid(nid).map(entry_text).collect() };

@@ -20,8 +20,8 @@ use crate::engine::fault::Explain;
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     /// There is no key in the text.
-    #[error("find a private key in PEM")]
-    Absent(#[source] ErrorStack),
+    #[error("it holds no readable private key")]
+    Absent,
     /// It wants a passphrase, and nobody is there to type one.
     #[error("read a private key that is encrypted with a passphrase")]
     Encrypted,
@@ -38,7 +38,8 @@ impl Explain for KeyError {
         match self {
             Self::Encrypted => Some("remove the passphrase: openssl pkey -in KEY -out KEY.plain".into()),
             Self::Kind(_) => Some("use ECDSA P-256 or P-384, RSA or Ed25519".into()),
-            Self::Absent(_) | Self::Crypto(_) => None,
+            Self::Absent => Some("put a private key in PEM there: PKCS#8, PKCS#1 or SEC1, without a passphrase".into()),
+            Self::Crypto(_) => None,
         }
     }
 }
@@ -90,7 +91,8 @@ impl Key {
         if asked {
             return Err(KeyError::Encrypted);
         }
-        Self::new(read.map_err(KeyError::Absent)?)
+        // OpenSSL's reason names its decoders, and nothing that a person could look for.
+        Self::new(read.map_err(|_: ErrorStack| KeyError::Absent)?)
     }
 
     /// The same in DER.
@@ -250,8 +252,8 @@ mod tests {
     fn refuses_what_is_no_usable_key() {
         let p521 = EcGroup::from_curve_name(Nid::SECP521R1).and_then(|group| EcKey::generate(&group));
         let p521 = p521.and_then(|key| key.private_key_to_pem()).expect("a P-521 key");
-        assert!(matches!(Key::from_pem(b""), Err(KeyError::Absent(_))));
-        assert!(matches!(Key::from_pem(b"-----BEGIN PRIVATE KEY-----\nAAAA\n"), Err(KeyError::Absent(_))));
+        assert!(matches!(Key::from_pem(b""), Err(KeyError::Absent)));
+        assert!(matches!(Key::from_pem(b"-----BEGIN PRIVATE KEY-----\nAAAA\n"), Err(KeyError::Absent)));
         let error = Key::from_pem(&p521).expect_err("P-521 is not used");
         assert_eq!(error.to_string(), "use a private key of the kind EC secp521r1");
     }

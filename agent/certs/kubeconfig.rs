@@ -4,6 +4,8 @@ use openssl::base64::encode_block;
 use serde_json::json;
 
 use super::authority::Authority;
+use super::needs;
+use crate::config::settings::{FlannelSettings, Role, Settings};
 use crate::config::values::{HttpUrl, RootPath};
 use crate::engine::change::Meta;
 use crate::engine::file::{Kind, ManagedFile};
@@ -12,6 +14,46 @@ use crate::engine::resource::{CannotTell, Diff, Resource, Seen, Thing};
 /// Names inside a kubeconfig: they mean nothing outside it.
 const CONTEXT: &str = "default";
 const USER: &str = "default";
+
+/// A program of the node's that has a kubeconfig.
+pub(super) struct Program {
+    /// The kubeconfig, where kubeadm has it too.
+    pub path: &'static str,
+    /// The client's pair in it, by its name.
+    pub client: &'static str,
+    /// The unit that reads it.
+    pub reader: Option<&'static str>,
+}
+
+const fn program(path: &'static str, client: &'static str, reader: Option<&'static str>) -> Program {
+    Program { path, client, reader }
+}
+
+const OF_PODS: [Program; 2] = [
+    program("/etc/kubernetes/kubelet.conf", needs::KUBELET_CLIENT, Some(needs::KUBELET)),
+    program("/etc/kubernetes/kube-proxy.conf", needs::PROXY_CLIENT, Some(needs::KUBE_PROXY)),
+];
+/// That of flannel, where it asks the cluster's API server: as this node's kubelet, which the API server lets write to this
+/// very node alone (admission `NodeRestriction`). An identity of flannel's own could redirect all nodes' packets.
+const OF_FLANNEL: Program = program("/etc/kubernetes/flannel.conf", needs::KUBELET_CLIENT, Some(needs::FLANNELD));
+const OF_CONTROLLERS: [Program; 3] = [
+    program("/etc/kubernetes/admin.conf", needs::ADMIN_CLIENT, None),
+    program(
+        "/etc/kubernetes/controller-manager.conf",
+        needs::CONTROLLER_MANAGER_CLIENT,
+        Some(needs::CONTROLLER_MANAGER),
+    ),
+    program("/etc/kubernetes/scheduler.conf", needs::SCHEDULER_CLIENT, Some(needs::SCHEDULER)),
+];
+
+/// The programs of a node that have kubeconfigs of ours.
+pub(super) fn of_role(settings: &Settings) -> Vec<&'static Program> {
+    let of_pods = OF_PODS.iter().filter(|_| settings.role.has_pairs_of_pods());
+    let asks = settings.cluster.flannel.as_ref().is_some_and(FlannelSettings::asks_kubernetes);
+    let of_flannel = (asks && settings.role.runs_pods()).then_some(&OF_FLANNEL);
+    let of_controllers = OF_CONTROLLERS.iter().filter(|_| settings.role == Role::Controller);
+    of_pods.chain(of_flannel).chain(of_controllers).collect()
+}
 
 /// A kubeconfig with the CA's certificate embedded and the client's pair by path, so that a renewal leaves it alone.
 pub struct Kubeconfig {
@@ -29,8 +71,7 @@ pub struct Kubeconfig {
 
 impl Kubeconfig {
     fn file(&self, seen: &Seen) -> Result<ManagedFile, CannotTell> {
-        let authority = Authority::read(&self.ca, seen.bytes(&self.ca)?, seen.now()?)
-            .map_err(|error| CannotTell::new(&error.path, error.flaw))?;
+        let authority = Authority::read(&self.ca, seen.bytes(&self.ca)?, seen.now()?)?;
         // There is no secret in it, but kubeadm gives it to root alone, and nobody else needs it.
         let content = self.render(authority.pem());
         Ok(ManagedFile { path: self.path.clone(), content, meta: Meta::SECRET, kind: Kind::Plain })

@@ -26,6 +26,7 @@ pub mod kubeconfig;
 pub mod left;
 pub mod needs;
 pub mod pair;
+mod readers;
 pub mod request;
 mod service_account;
 pub mod show;
@@ -41,36 +42,21 @@ pub use self::check::addresses_of;
 use self::copies::NoCopies;
 use self::discovery::ClusterCa;
 use self::encryption::Encryption;
-use self::kubeconfig::Kubeconfig;
+use self::kubeconfig::{Kubeconfig, Program};
 pub use self::needs::{ADMIN_CLIENT, KUBELET_CLIENT, KUBELET_SERVER, pair_path};
-use self::needs::{CONTROLLER_MANAGER_CLIENT, Need, PROXY_CLIENT, SCHEDULER_CLIENT, needs, of_own};
+use self::needs::{Need, needs, of_own};
 use self::pair::Pair;
 use self::service_account::ServiceAccountKey;
 use self::signer::{Offline, chosen};
 use self::signing_ca::SigningCa;
 use crate::config::kubeadm;
-use crate::config::settings::{FlannelSettings, Role, Settings, Signer};
+use crate::config::settings::{Role, Settings, Signer};
 use crate::config::values::{RootPath, UnitName};
 use crate::engine::change::Debt;
 use crate::engine::id::{Id, Step};
 use crate::engine::resource::{Planned, Resource};
 use crate::host::facts::Facts;
 use crate::identity::Identity;
-
-/// The kubeconfigs of a node's programs, where kubeadm has them too: file, client's pair, and the unit that reads it.
-const OF_PODS: [(&str, &str, Option<&str>); 2] = [
-    ("/etc/kubernetes/kubelet.conf", KUBELET_CLIENT, Some(needs::KUBELET)),
-    ("/etc/kubernetes/kube-proxy.conf", PROXY_CLIENT, Some(needs::KUBE_PROXY)),
-];
-/// That of flannel, where it asks the cluster's API server: as this node's kubelet, which the API server lets write to this
-/// very node alone (admission `NodeRestriction`). An identity of flannel's own could redirect all nodes' packets.
-const OF_FLANNEL: (&str, &str, Option<&str>) = ("/etc/kubernetes/flannel.conf", KUBELET_CLIENT, Some(needs::FLANNELD));
-/// Those of a controller's.
-const OF_CONTROLLERS: [(&str, &str, Option<&str>); 3] = [
-    ("/etc/kubernetes/admin.conf", ADMIN_CLIENT, None),
-    ("/etc/kubernetes/controller-manager.conf", CONTROLLER_MANAGER_CLIENT, Some(needs::CONTROLLER_MANAGER)),
-    ("/etc/kubernetes/scheduler.conf", SCHEDULER_CLIENT, Some(needs::SCHEDULER)),
-];
 
 /// How the API server encrypts Secrets at rest.
 pub const ENCRYPTION_CONF: &str = "/etc/kubernetes/encryption.conf";
@@ -87,13 +73,8 @@ pub fn node_pair(settings: &Settings) -> RootPath {
 pub fn plan(settings: &Settings, _facts: &Facts, identity: &Identity) -> Vec<Planned> {
     let needs = needs(settings, identity);
     let ca_keys = ca_keys(settings, &needs);
-    let of_pods = OF_PODS.iter().filter(|_| settings.role.has_pairs_of_pods());
-    let of_controllers = OF_CONTROLLERS.iter().filter(|_| settings.role == Role::Controller);
-    let asks = settings.cluster.flannel.as_ref().is_some_and(FlannelSettings::asks_kubernetes);
-    let of_flannel = (asks && settings.role.runs_pods()).then_some(&OF_FLANNEL);
-    let kubeconfigs = of_pods.chain(of_flannel).chain(of_controllers);
-    let kubeconfigs = kubeconfigs.map(|(path, client, reader)| kubeconfig(settings, identity, path, client, *reader));
-    let kubeconfigs: Vec<Planned> = kubeconfigs.collect();
+    let programs = kubeconfig::of_role(settings);
+    let kubeconfigs: Vec<Planned> = programs.iter().map(|program| kubeconfig(settings, identity, program)).collect();
     let pairs = needs.into_iter().map(|need| pair(settings, identity, need));
     let shared = shared_secrets(settings);
     cluster_ca(settings).into_iter().chain(shared).chain(pairs).chain(kubeconfigs).chain(ca_keys).collect()
@@ -159,19 +140,12 @@ fn shared_secrets(settings: &Settings) -> Vec<Planned> {
         owes: vec![api_server()],
         what: Box::new(Encryption { keys: keys.clone(), path: RootPath::literal(ENCRYPTION_CONF) }),
     });
-    let signing = match &settings.certs.signer {
-        Signer::Local { key, remove_after_use: false } => Some(Planned {
-            id: Id::new(Step::Certs, "signing-ca"),
-            why: settings.origins.of("pki.ca"),
-            owes: vec![Debt::Restart(UnitName::literal(needs::CONTROLLER_MANAGER))],
-            what: Box::new(SigningCa {
-                ca: settings.certs.ca.clone(),
-                key: key.clone(),
-                path: settings.certs.dir.join("signing-ca.pem"),
-            }),
-        }),
-        _ => None,
-    };
+    let signing = SigningCa::of(settings).map(|signing| Planned {
+        id: Id::new(Step::Certs, "signing-ca"),
+        why: settings.origins.of("pki.ca"),
+        owes: vec![Debt::Restart(UnitName::literal(needs::CONTROLLER_MANAGER))],
+        what: Box::new(signing),
+    });
     std::iter::once(service_accounts).chain(encryption).chain(signing).collect()
 }
 
@@ -190,18 +164,18 @@ fn pair(settings: &Settings, identity: &Identity, need: Need) -> Planned {
     }
 }
 
-fn kubeconfig(settings: &Settings, identity: &Identity, path: &str, client: &str, reader: Option<&str>) -> Planned {
-    let path = RootPath::literal(path);
+fn kubeconfig(settings: &Settings, identity: &Identity, program: &Program) -> Planned {
+    let path = RootPath::literal(program.path);
     Planned {
         id: Id::new(Step::Certs, path.name()),
         why: settings.origins.of("cluster.apiServer"),
-        owes: reader.map(|reader| Debt::Restart(UnitName::literal(reader))).into_iter().collect(),
+        owes: program.reader.map(|reader| Debt::Restart(UnitName::literal(reader))).into_iter().collect(),
         what: Box::new(Kubeconfig {
             path,
             cluster: settings.cluster.name.clone(),
             server: identity.api_server(settings),
             ca: settings.certs.ca.clone(),
-            pair: pair_path(settings, client),
+            pair: pair_path(settings, program.client),
         }),
     }
 }
@@ -405,7 +379,7 @@ pki:
         for (name, signer, reads_token) in [
             (KUBELET_CLIENT, "kubernetes.io/kube-apiserver-client-kubelet", true),
             (KUBELET_SERVER, "kubernetes.io/kubelet-serving", false),
-            (PROXY_CLIENT, "kubernetes.io/kube-apiserver-client", false),
+            (needs::PROXY_CLIENT, "kubernetes.io/kube-apiserver-client", false),
         ] {
             let planned = plan.iter().find(|planned| planned.id == Id::new(Step::Certs, name)).expect(name);
             let signed = format!("signed by {signer} at https://10.10.30.11:6443)");

@@ -46,7 +46,7 @@ pub(super) const API_SERVER: &str = "kube-apiserver.service";
 pub(super) const CONTROLLER_MANAGER: &str = "kube-controller-manager.service";
 pub(super) const SCHEDULER: &str = "kube-scheduler.service";
 pub(super) const FLANNELD: &str = "flanneld.service";
-const ETCD: &str = "etcd.service";
+pub(super) const ETCD: &str = "etcd.service";
 
 /// client-go reads the files that a kubeconfig names every five minutes, and opens its connections anew when they differ,
 /// since Kubernetes 1.18 (kubernetes/kubernetes#79083, `client-go/transport/cert_rotation.go`). What is embedded in a

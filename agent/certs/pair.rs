@@ -81,7 +81,8 @@ impl Explain for PairError {
     fn class(&self) -> Class {
         match self {
             Self::Answer { .. } => Class::Verification,
-            Self::CannotTell(_) | Self::Unrequested { .. } | Self::Key { .. } | Self::Encode { .. } => Class::Failed,
+            Self::CannotTell(cannot) => cannot.class(),
+            Self::Unrequested { .. } | Self::Key { .. } | Self::Encode { .. } => Class::Failed,
         }
     }
 
@@ -92,7 +93,8 @@ impl Explain for PairError {
             Self::Key { .. } => {
                 Some("remove it, make another: nodeagent certs csr, and have that one signed".to_owned())
             }
-            Self::CannotTell(_) | Self::Encode { .. } => None,
+            Self::CannotTell(cannot) => cannot.advice(),
+            Self::Encode { .. } => None,
         }
     }
 }
@@ -120,8 +122,7 @@ impl Resource for Pair {
     fn diff(&self, seen: &Seen) -> Result<Diff, CannotTell> {
         let now = seen.now()?;
         // No new pair mends a bad CA: that is for people, and the pair stays as it is.
-        let ca = Authority::read(&self.ca, seen.bytes(&self.ca)?, now)
-            .map_err(|error| CannotTell::new(&error.path, error.flaw))?;
+        let ca = Authority::read(&self.ca, seen.bytes(&self.ca)?, now)?;
         let flaws = check(seen.bytes(&self.path)?, &self.wanted, &ca, now);
         let mut shown: Vec<Delta> = flaws.iter().map(Flaw::delta).collect();
         shown.extend(exposed(seen.entry(&self.path)?));

@@ -1,18 +1,21 @@
 //! Every certificate on the node: whose it is, whether it is good or why not, and who reads it. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::SystemTime;
+mod look;
+#[cfg(test)]
+mod tests;
 
-use openssl::asn1::Asn1Time;
-use openssl::x509::{X509, X509Ref};
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 
-use super::authority::{Authority, AuthorityError, name_text, seconds_between, unix};
-use super::check::{Flaw, check, names};
-use super::key::Key;
-use super::needs::{Need, needs, of_own, pair_path};
-use crate::config::settings::Settings;
-use crate::config::values::RootPath;
+pub(super) use self::look::says;
+use self::look::{Look, Signed};
+use super::needs::{self, needs, of_own, pair_path};
+use super::readers::Readers;
+use super::signing_ca::SigningCa;
+use crate::config::kubeadm;
+use crate::config::settings::{FlannelEtcd, FlannelStore, Role, Settings};
+use crate::config::values::{RootPath, UnitName};
 use crate::engine::resource::{CannotTell, Seen, Thing};
 use crate::identity::Identity;
 
@@ -22,15 +25,31 @@ use crate::identity::Identity;
 pub struct Shown {
     /// The file.
     pub file: RootPath,
+    /// Whose business it is.
+    pub kind: Kind,
     /// What it is for.
     pub purpose: String,
     /// The units that read it.
-    pub read_by: Vec<String>,
+    pub read_by: Vec<UnitName>,
+    /// The kubeconfigs that name it, or embed it.
+    pub kubeconfigs: Vec<RootPath>,
     /// What it says; nothing if there is no certificate to read.
     #[serde(flatten)]
     pub says: Option<Says>,
     /// All that is wrong with it; nothing when it is good.
     pub flaws: Vec<String>,
+}
+
+/// Whose business a certificate is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// A CA's, which people bring and replace.
+    Authority,
+    /// Of a pair that this program makes and renews.
+    Pair,
+    /// Somebody else's, or nobody's.
+    Other,
 }
 
 /// What a certificate says.
@@ -66,102 +85,108 @@ impl Says {
     }
 }
 
-/// What [`show`] wants to see; `others` are files beside the pairs.
-pub fn reads(settings: &Settings, identity: &Identity, others: &[RootPath]) -> Vec<Thing> {
-    let pairs = needs(settings, identity).into_iter().map(|need| pair_path(settings, &need.name));
-    let cas = of_own(settings).into_iter().map(|(_, _, ca)| ca.ca);
-    pairs.chain(cas).chain(others.iter().cloned()).map(Thing::File).chain([Thing::Clock]).collect()
+/// A CA that this node knows.
+struct KnownCa {
+    file: RootPath,
+    purpose: &'static str,
+    readers: Readers,
 }
 
-/// The CAs' certificates, the role's pairs, and what else in `others` is a certificate.
+/// Every CA that this node knows.
+fn authorities(settings: &Settings) -> Vec<KnownCa> {
+    if settings.role == Role::Kubeadm {
+        let file = RootPath::literal(kubeadm::CA);
+        let readers = Readers::of_kubeadm(&[needs::KUBELET]);
+        let own = KnownCa { file, purpose: "the cluster's CA, where kubeadm has it", readers };
+        // Where a person joins the node, none was given.
+        let given = (settings.certs.ca != own.file).then(|| KnownCa {
+            file: settings.certs.ca.clone(),
+            purpose: "the cluster's CA, by which kubeadm is to know the cluster",
+            readers: Readers::default(),
+        });
+        return std::iter::once(own).chain(given).collect();
+    }
+    let own = of_own(settings).into_iter().map(|(name, _, ca)| KnownCa {
+        file: ca.ca,
+        purpose: match name {
+            "etcd-ca" => "the CA of the cluster's store",
+            "front-proxy-ca" => "the CA of the API server's extensions",
+            _ => "the cluster's CA",
+        },
+        readers: Readers::of_authority(name, settings),
+    });
+    let flannels = flannel_etcd(settings).map(|etcd| KnownCa {
+        file: etcd.ca.clone(),
+        purpose: "the CA of flannel's own store",
+        readers: Readers::of(&[needs::FLANNELD]),
+    });
+    own.chain(flannels).collect()
+}
+
+/// The store of flannel's own, on a node where flannel runs.
+fn flannel_etcd(settings: &Settings) -> Option<&FlannelEtcd> {
+    let flannel = settings.cluster.flannel.as_ref().filter(|_| settings.role.runs_pods())?;
+    match &flannel.store {
+        FlannelStore::Etcd(etcd) => Some(etcd),
+        FlannelStore::Kubernetes => None,
+    }
+}
+
+/// The directories whose certificates [`show`] is to be given as `others`.
+pub fn places(settings: &Settings) -> Vec<RootPath> {
+    let kubelets = (settings.role == Role::Kubeadm).then(|| RootPath::literal(kubeadm::CLIENT_PAIR).parent());
+    std::iter::once(settings.certs.dir.clone()).chain(kubelets).collect()
+}
+
+/// What [`show`] wants to see; `others` are files in [`places`].
+pub fn reads(settings: &Settings, identity: &Identity, others: &[RootPath]) -> Vec<Thing> {
+    let mut files: BTreeSet<RootPath> = others.iter().cloned().collect();
+    files.extend(authorities(settings).into_iter().map(|ca| ca.file));
+    files.extend(needs(settings, identity).into_iter().map(|need| pair_path(settings, &need.name)));
+    files.extend(SigningCa::of(settings).map(|signing| signing.path));
+    files.extend(flannel_etcd(settings).map(|etcd| etcd.pair.clone()));
+    if settings.role == Role::Kubeadm {
+        files.extend([kubeadm::CLIENT_PAIR, kubeadm::SERVING].map(RootPath::literal));
+    }
+    files.into_iter().map(Thing::File).chain([Thing::Clock]).collect()
+}
+
+/// The CAs' certificates, the role's pairs, what others keep here, and what else in `others` is a certificate.
 pub fn show(
     settings: &Settings,
     identity: &Identity,
     others: &[RootPath],
     seen: &Seen,
 ) -> Result<Vec<Shown>, CannotTell> {
-    let now = seen.now()?;
-    let mut all = Vec::new();
-    let mut authorities = BTreeMap::new();
-    for (name, _, ca) in of_own(settings) {
-        let pem = seen.bytes(&ca.ca)?;
-        let authority = Authority::read(&ca.ca, pem, now);
-        all.extend(of_ca(name, &ca.ca, pem, authority.as_ref().err(), now));
-        authorities.insert(ca.ca, authority);
+    let mut look = Look::new(seen)?;
+    let is_kubeadms = settings.role == Role::Kubeadm;
+    for ca in authorities(settings) {
+        // What kubeadm makes is there once it has joined the node, and what it is told by is wanted no more then.
+        if !is_kubeadms || !look.is_absent(&ca.file) {
+            look.authority(ca);
+        }
+    }
+    if let Some(signing) = SigningCa::of(settings) {
+        look.signing_ca(&signing);
     }
     for need in needs(settings, identity) {
-        let path = pair_path(settings, &need.name);
-        let pem = seen.bytes(&path)?;
-        let flaws = match authorities.get(&need.ca.ca) {
-            Some(Ok(ca)) => check(pem, &need.wanted, ca, now).iter().map(Flaw::to_string).collect(),
-            Some(Err(error)) => vec![format!("it cannot be judged: {error}")],
-            None => vec!["its CA is none of this node's".to_owned()],
-        };
-        all.push(of_need(need, path, pem, flaws, now));
+        look.need(settings, need);
     }
-    let known: BTreeSet<RootPath> = all.iter().map(|shown| shown.file.clone()).collect();
+    if let Some(etcd) = flannel_etcd(settings) {
+        let readers = Readers::of(&[needs::FLANNELD]);
+        look.brought(&etcd.pair, "flannel's client certificate for its own store", readers, Signed::By(&etcd.ca));
+    }
+    if is_kubeadms {
+        look.kubelets_client(settings, identity);
+        let serving = RootPath::literal(kubeadm::SERVING);
+        let purpose = "kubelet's serving certificate, which it made itself";
+        look.brought(&serving, purpose, Readers::of(&[needs::KUBELET]), Signed::ByItself);
+    }
+    // A file to which a link leads that is shown already is no other.
+    let known: BTreeSet<RootPath> =
+        look.all.iter().flat_map(|shown| [shown.file.clone(), look.target(&shown.file)]).collect();
     for path in others.iter().filter(|path| !known.contains(path)) {
-        let Ok(Some(pem)) = seen.bytes(path) else { continue };
-        let Ok(certificate) = X509::from_pem(pem) else { continue };
-        let ours = authorities.values().flatten().any(|ca| ca.issuer_of(&certificate).is_some());
-        all.push(Shown {
-            file: path.clone(),
-            purpose: "nothing that this role needs".to_owned(),
-            read_by: Vec::new(),
-            says: Some(says(&certificate, Key::from_pem(pem).ok().as_ref(), now)),
-            flaws: (!ours).then(|| "no CA of this node's signed it".to_owned()).into_iter().collect(),
-        });
+        look.brought(path, "nothing that this role needs", Readers::default(), Signed::ByAnyOfOurs);
     }
-    Ok(all)
-}
-
-/// A row for each certificate of a CA's file; one that says so if there is none.
-fn of_ca(
-    name: &str,
-    file: &RootPath,
-    pem: Option<&[u8]>,
-    error: Option<&AuthorityError>,
-    now: SystemTime,
-) -> Vec<Shown> {
-    let purpose = match name {
-        "etcd-ca" => "the CA of the cluster's store",
-        "front-proxy-ca" => "the CA of the API server's extensions",
-        _ => "the cluster's CA",
-    };
-    let row = |says| Shown {
-        file: file.clone(),
-        purpose: purpose.to_owned(),
-        read_by: Vec::new(),
-        says,
-        flaws: error.map(|error| error.flaw.to_string()).into_iter().collect(),
-    };
-    let all = X509::stack_from_pem(pem.unwrap_or_default()).unwrap_or_default();
-    if all.is_empty() { vec![row(None)] } else { all.iter().map(|ca| row(Some(says(ca, None, now)))).collect() }
-}
-
-fn of_need(need: Need, file: RootPath, pem: Option<&[u8]>, flaws: Vec<String>, now: SystemTime) -> Shown {
-    let certificate = pem.and_then(|pem| X509::from_pem(pem).ok());
-    let key = pem.and_then(|pem| Key::from_pem(pem).ok());
-    Shown {
-        file,
-        purpose: need.purpose,
-        read_by: need.reader.iter().map(ToString::to_string).collect(),
-        says: certificate.map(|certificate| says(&certificate, key.as_ref(), now)),
-        flaws,
-    }
-}
-
-pub(super) fn says(certificate: &X509Ref, key: Option<&Key>, now: SystemTime) -> Says {
-    const DAY: i64 = 86_400;
-    let left = Asn1Time::from_unix(unix(now)).and_then(|now| seconds_between(&now, certificate.not_after()));
-    Says {
-        subject: name_text(certificate.subject_name()),
-        issuer: name_text(certificate.issuer_name()),
-        names: names(certificate).into_iter().collect(),
-        key: key.map(Key::describe),
-        not_before: certificate.not_before().to_string(),
-        not_after: certificate.not_after().to_string(),
-        // OpenSSL accepted both times before; a difference beyond all calendars has no days to show.
-        days_left: left.map_or(0, |seconds| seconds.div_euclid(DAY)),
-    }
+    Ok(look.all)
 }

@@ -5,6 +5,7 @@
 
 use super::authority::Authority;
 use super::key::Key;
+use crate::config::settings::{Role, Settings, Signer};
 use crate::config::values::RootPath;
 use crate::engine::file::ManagedFile;
 use crate::engine::resource::{CannotTell, Diff, Resource, Seen, Thing};
@@ -17,6 +18,20 @@ pub(super) struct SigningCa {
     pub key: RootPath,
     /// The file to write.
     pub path: RootPath,
+}
+
+impl SigningCa {
+    /// That of a controller whose controller manager signs.
+    pub fn of(settings: &Settings) -> Option<Self> {
+        match &settings.certs.signer {
+            Signer::Local { key, remove_after_use: false } if settings.role == Role::Controller => Some(Self {
+                ca: settings.certs.ca.clone(),
+                key: key.clone(),
+                path: settings.certs.dir.join("signing-ca.pem"),
+            }),
+            _ => None,
+        }
+    }
 }
 
 impl Resource for SigningCa {
@@ -34,8 +49,7 @@ impl Resource for SigningCa {
     }
 
     fn diff(&self, seen: &Seen) -> Result<Diff, CannotTell> {
-        let ca = Authority::read(&self.ca, seen.bytes(&self.ca)?, seen.now()?)
-            .map_err(|error| CannotTell::new(&error.path, error.flaw))?;
+        let ca = Authority::read(&self.ca, seen.bytes(&self.ca)?, seen.now()?)?;
         let Some(key) = seen.bytes(&self.key)? else {
             let advice = "put the CA's private key there, or choose another pki.signer";
             let why = "there is no such file";

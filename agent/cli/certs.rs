@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::{Args, Subcommand};
 
 use super::bootstrap::{self, StepArgs};
@@ -20,7 +21,7 @@ use crate::engine::fault::Fault;
 use crate::engine::id::Step;
 use crate::engine::plan::Plan;
 use crate::journal::Teller;
-use crate::provision::authority::{self, NewAuthority};
+use crate::provision::authority::{self, Made, NewAuthority};
 use crate::provision::sign::{self, Signed, Whose};
 
 /// Arguments of `certs`.
@@ -82,7 +83,8 @@ struct SignArgs {
 /// Arguments of `certs ca`.
 #[derive(Args)]
 struct CaArgs {
-    /// The directory for ca.pem and ca-key.pem; it must be there, and they must not
+    /// The directory for ca.pem and ca-key.pem; it must be there. A CA that is in
+    /// it is never replaced, and what a killed run left is finished
     #[arg(value_name = "DIR")]
     dir: PathBuf,
     /// Make a CA of its own for etcd, too: etcd-ca.pem and etcd-ca-key.pem
@@ -92,18 +94,20 @@ struct CaArgs {
     #[arg(long)]
     front_proxy: bool,
     /// What kind of keys to make
-    #[arg(long, value_name = "KIND", default_value = "ecdsa-p256", value_parser = key_kind)]
+    #[arg(long, value_name = "KIND", default_value = KEY_KINDS[0], value_parser = PossibleValuesParser::new(KEY_KINDS).try_map(|kind| key_kind(&kind)))]
     key: KeyKind,
     /// How many days they are good for
     #[arg(long, value_name = "N", default_value_t = 3650, value_parser = clap::value_parser!(u32).range(1..=36500))]
     days: u32,
 }
 
-/// A kind of key in the words of `pki.key`.
+/// The kinds of keys in the words of `pki.key`; the first is the default.
+const KEY_KINDS: [&str; 3] = ["ecdsa-p256", "rsa-2048", "rsa-4096"];
+
+/// One of [`KEY_KINDS`].
 fn key_kind(text: &str) -> Result<KeyKind, String> {
     let all = [KeyKind::EcdsaP256, KeyKind::Rsa2048, KeyKind::Rsa4096];
-    let known = all.map(|kind| kind.to_string()).join(", ");
-    all.into_iter().find(|kind| kind.to_string() == text).ok_or_else(|| format!("it must be one of {known}"))
+    all.into_iter().find(|kind| kind.to_string() == text).ok_or_else(|| format!("{text} is not made here"))
 }
 
 /// Runs the step, or what was asked instead.
@@ -114,6 +118,7 @@ pub async fn run(args: CertsArgs, global: &Global, tell: &Teller) -> Result<Exit
         Some(CertsCommand::Renew) => renew::run(global, tell).await,
         Some(CertsCommand::Csr(args)) => csr(args, global, tell).await,
         Some(CertsCommand::Sign(args)) => {
+            global.no_node("certs sign")?;
             let whose = if args.control_plane { Whose::ControlPlane } else { Whose::Nodes };
             let signed = sign::sign(&args.files, whose, &args.ca, &args.key, args.days, args.to.as_deref())?;
             match global.output {
@@ -123,8 +128,12 @@ pub async fn run(args: CertsArgs, global: &Global, tell: &Teller) -> Result<Exit
             Ok(Exit::Done)
         }
         Some(CertsCommand::Ca(args)) => {
+            global.no_node("certs ca")?;
             let made = authority::make(&args.dir, &args.wanted(), args.key, args.days)?;
-            output::print(&(made.join("\n") + "\n"));
+            match global.output {
+                Format::Json => output::json(&made),
+                Format::Text => output::print(&made.iter().map(files).collect::<Vec<_>>().concat()),
+            }
             Ok(Exit::Done)
         }
     }
@@ -156,6 +165,11 @@ async fn csr(args: CsrArgs, global: &Global, tell: &Teller) -> Result<Exit, Faul
     Ok(exit)
 }
 
+/// Where a CA is.
+fn files(made: &Made) -> String {
+    format!("{}\n{}\n", made.certificate, made.key)
+}
+
 /// What was signed, for whom.
 fn line(signed: &Signed) -> String {
     let names = if signed.names.is_empty() { String::new() } else { format!(" for {}", signed.names.join(", ")) };
@@ -165,11 +179,13 @@ fn line(signed: &Signed) -> String {
 async fn show(global: &Global) -> Result<Exit, Fault> {
     let host = node::host(global)?;
     let node = node::now(global, &host)?;
-    let dir = &node.settings.certs.dir;
     let is_pem = |name: &str| [".pem", ".crt"].iter().any(|end| name.ends_with(end));
-    let others: Vec<RootPath> =
+    let mut others: Vec<RootPath> = Vec::new();
+    for dir in show::places(&node.settings) {
+        let names = host.root.list(&dir)?;
         // A name that no path can have is none of ours.
-        host.root.list(dir)?.iter().filter(|name| is_pem(name)).filter_map(|name| format!("{dir}/{name}").parse().ok()).collect();
+        others.extend(names.iter().filter(|name| is_pem(name)).filter_map(|name| format!("{dir}/{name}").parse().ok()));
+    }
     let seen = host.see(&show::reads(&node.settings, &node.identity, &others)).await;
     let all = show::show(&node.settings, &node.identity, &others, &seen).map_err(Unreadable)?;
     match global.output {
@@ -179,13 +195,22 @@ async fn show(global: &Global) -> Result<Exit, Fault> {
     Ok(Exit::Done)
 }
 
+/// All of them behind a few words; nothing where there is none.
+fn listed(words: &str, all: &[impl ToString]) -> String {
+    let all: Vec<String> = all.iter().map(ToString::to_string).collect();
+    if all.is_empty() { String::new() } else { format!("{words}{}", all.join(", ")) }
+}
+
 /// A paragraph for each.
 fn text(shown: &Shown) -> String {
     let left = shown.says.as_ref().map(|says| format!(", {}", says.left()));
     let verdict = if shown.flaws.is_empty() { "good".to_owned() } else { shown.flaws.join("; ") };
-    let readers = shown.read_by.iter().map(|unit| format!(", read by {unit}")).collect::<Vec<_>>().concat();
+    let readers = listed(", read by ", &shown.read_by);
     let mut lines =
         vec![format!("{}: {verdict}{}", shown.file, left.unwrap_or_default()), format!("  {}{readers}", shown.purpose)];
+    if !shown.kubeconfigs.is_empty() {
+        lines.push(listed("  in ", &shown.kubeconfigs));
+    }
     if let Some(says) = &shown.says {
         let key = says.key.as_ref().map(|key| format!(", {key}")).unwrap_or_default();
         lines.push(format!("  {}{key}", says.subject));

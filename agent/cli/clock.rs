@@ -123,6 +123,28 @@ mod tests {
     use std::time::UNIX_EPOCH;
 
     use super::*;
+    use crate::certs::testing::{Ca, CaKind, DAY, now};
+    use crate::engine::change::Meta;
+    use crate::host::root::Root;
+
+    #[test]
+    fn a_ca_that_has_yet_to_begin_means_a_clock_that_is_behind() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let host = Host::new(Root::open(dir.path()).expect("a root"));
+        let settings = Settings::sample();
+        let file = &settings.certs.ca;
+        host.root.make_own_dirs(&file.parent(), Meta::PROGRAM).expect("its directory");
+        let judge = |from, until| {
+            host.root.put(file, &Ca::new(CaKind::Ec, true, from, until).pem(), Meta::FILE).expect("a CA");
+            wrong(&settings, &host, now())
+        };
+        let fault = judge(DAY, 2 * DAY).expect_err("it starts tomorrow");
+        assert!(fault.to_string().contains("CN=test-ca starts on"), "{fault}");
+        assert_eq!((fault.class, fault.advice.as_deref()), (Class::Verification, Some("set this machine's clock")));
+        // One that is over may as well be over: what is wrong with it is told by whatever needs it.
+        judge(-2 * DAY, -DAY).expect("the clock may be right");
+        judge(-DAY, DAY).expect("the clock may be right");
+    }
 
     #[test]
     fn no_machine_is_older_than_its_program() {

@@ -27,7 +27,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::engine::fault::Fault;
+use crate::engine::fault::{Class, Explain, Fault};
 use crate::engine::id::Step;
 use crate::host::{console, root};
 use crate::journal::{self, Event, Teller};
@@ -69,6 +69,37 @@ pub(crate) struct Global {
     /// Draw no progress bars
     #[arg(long, global = true)]
     no_progress: bool,
+}
+
+/// An option that says which node is meant, where none is.
+#[derive(Debug, thiserror::Error)]
+#[error("{option} means nothing to `nodeagent {command}`")]
+struct NoNode {
+    option: &'static str,
+    command: &'static str,
+}
+
+impl Explain for NoNode {
+    fn class(&self) -> Class {
+        Class::Usage
+    }
+
+    fn advice(&self) -> Option<String> {
+        Some(
+            "it works for an operator, in the directories that it is given, and on no node: leave the option out"
+                .to_owned(),
+        )
+    }
+}
+
+impl Global {
+    /// Refuses what says which node is meant, for a command of the operator's.
+    fn no_node(&self, command: &'static str) -> Result<(), NoNode> {
+        let root = self.root != std::path::Path::new("/");
+        let given = [("--config", self.config.is_some()), ("--root", root), ("--facts", self.facts.is_some())];
+        let first = given.into_iter().find(|(_, given)| *given);
+        first.map_or(Ok(()), |(option, _)| Err(NoNode { option, command }))
+    }
 }
 
 /// As they are where none is given.

@@ -13,5 +13,8 @@ pub const CA: &str = "/etc/kubernetes/pki/ca.crt";
 /// The kubelet's client pair, in one file: the kubelet renews it by itself (`rotateCertificates`).
 pub const CLIENT_PAIR: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
 
+/// The kubelet's serving certificate, which it makes itself where nobody has configured another (`tlsCertFile`).
+pub const SERVING: &str = "/var/lib/kubelet/pki/kubelet.crt";
+
 /// What this program tells it, with the bootstrap token: there until the node has joined.
 pub const JOIN_CONFIG: &str = "/etc/kubernetes/nodeagent-kubeadm-join.yaml";

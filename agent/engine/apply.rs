@@ -71,8 +71,12 @@ impl Outcome {
 pub struct Unreadable(pub CannotTell);
 
 impl Explain for Unreadable {
+    fn class(&self) -> Class {
+        self.0.class()
+    }
+
     fn advice(&self) -> Option<String> {
-        self.0.advice.clone()
+        self.0.advice()
     }
 }
 

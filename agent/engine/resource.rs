@@ -7,7 +7,7 @@ use std::pin::Pin;
 use serde::Serialize;
 
 use super::change::{Change, Debt};
-use super::fault::{Explain, Fault};
+use super::fault::{Class, Explain, Fault};
 use super::id::Id;
 use crate::config::settings::Origin;
 use crate::config::values::{ModuleName, RootPath, SysctlKey, UnitName};
@@ -171,17 +171,29 @@ pub struct CannotTell {
     pub why: String,
     /// What to do, if the cause knows.
     pub advice: Option<String>,
+    /// The cause's class.
+    pub class: Class,
 }
 
 impl CannotTell {
     /// `object` cannot be told because of `why`.
     pub fn new(object: impl ToString, why: impl ToString) -> Self {
-        Self { object: object.to_string(), why: why.to_string(), advice: None }
+        Self { object: object.to_string(), why: why.to_string(), advice: None, class: Class::Failed }
     }
 
     /// `object` cannot be told because of an error.
     pub fn because(object: impl ToString, error: &impl Explain) -> Self {
-        Self { object: object.to_string(), why: error.to_string(), advice: error.advice() }
+        Self { advice: error.advice(), class: error.class(), ..Self::new(object, error) }
+    }
+}
+
+impl Explain for CannotTell {
+    fn class(&self) -> Class {
+        self.class
+    }
+
+    fn advice(&self) -> Option<String> {
+        self.advice.clone()
     }
 }
 

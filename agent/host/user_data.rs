@@ -9,7 +9,6 @@ use super::bytes::FileBytes;
 use super::root::{FileError, Root, read_whole};
 use super::swap::unescape;
 use crate::config::values::RootPath;
-use crate::engine::fault::Explain as _;
 use crate::engine::resource::CannotTell;
 
 /// A place where user-data was looked for, and what lies there, or why that cannot be said.
@@ -76,7 +75,7 @@ pub fn read(root: &Root) -> Vec<Place> {
 
 fn cannot(place: &str, error: &FileError) -> Place {
     let why = error.source().map(ToString::to_string).unwrap_or_default();
-    (place.to_owned(), Err(CannotTell { object: place.to_owned(), why, advice: error.advice() }))
+    (place.to_owned(), Err(CannotTell { why, ..CannotTell::because(place, error) }))
 }
 
 fn not_mounted(label: &str) -> Place {

@@ -6,7 +6,7 @@ use crate::config::settings::LockSettings;
 use crate::config::values::{HttpUrl, RootPath, Sha256, Version};
 use crate::engine::apply::Unreadable;
 use crate::engine::change::{Body, Change, Meta};
-use crate::engine::fault::{Explain as _, Fault};
+use crate::engine::fault::Fault;
 use crate::engine::resource::{CannotTell, Delta, Diff, Obtained, Resource, Seen, Thing};
 use crate::host::peers::Peers;
 
@@ -155,5 +155,5 @@ impl Resource for LockFile {
 
 /// A lock file's words about one artifact, as a resource may say that it cannot tell.
 pub fn cannot_tell(path: &RootPath, error: &super::lock::LockError) -> CannotTell {
-    CannotTell { object: format!("lock file {path}"), why: error.to_string(), advice: error.advice() }
+    CannotTell::because(format!("lock file {path}"), error)
 }

@@ -3,6 +3,9 @@
 use std::path::Path;
 use std::time::SystemTime;
 
+use serde::Serialize;
+use zeroize::Zeroizing;
+
 use crate::certs::issue::{IssueError, self_signed};
 use crate::certs::key::{Key, KeyError};
 use crate::config::settings::KeyKind;
@@ -12,6 +15,7 @@ use crate::engine::fault::{Class, Explain, Fault};
 use crate::host::clock;
 use crate::host::root::Root;
 use crate::host::seen::Entry;
+use crate::provision::directory;
 
 /// A CA to be made.
 #[derive(Debug, Clone, Copy)]
@@ -46,6 +50,24 @@ pub enum AuthorityError {
         /// Which.
         path: String,
     },
+    /// A key is there alone, and it is no such key as was asked for.
+    #[error("make a CA with the key {path}: it is {found}, not {wanted}")]
+    OtherKind {
+        /// Which file.
+        path: String,
+        /// What it is.
+        found: String,
+        /// What was asked for.
+        wanted: String,
+    },
+    /// A key is there alone, and cannot be used.
+    #[error("make a CA with the key {path}")]
+    Unusable {
+        /// Which file.
+        path: String,
+        /// What is wrong with it.
+        source: KeyError,
+    },
     /// OpenSSL could not.
     #[error(transparent)]
     Issue(#[from] IssueError),
@@ -57,7 +79,7 @@ pub enum AuthorityError {
 impl Explain for AuthorityError {
     fn class(&self) -> Class {
         match self {
-            Self::Exists { .. } => Class::Usage,
+            Self::Exists { .. } | Self::OtherKind { .. } | Self::Unusable { .. } => Class::Usage,
             _ => Class::Failed,
         }
     }
@@ -67,9 +89,24 @@ impl Explain for AuthorityError {
             Self::Exists { .. } => {
                 Some("a CA is never replaced: every certificate that it signed would be worth nothing; name another directory".to_owned())
             }
-            _ => None,
+            Self::OtherKind { .. } | Self::Unusable { .. } => Some(
+                "a key without its certificate is mostly what a killed run left: say the same --key as then, or name \
+                 another directory"
+                    .to_owned(),
+            ),
+            Self::Issue(_) | Self::Key(_) => None,
         }
     }
+}
+
+/// A CA that was made.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Made {
+    /// The file of its certificate.
+    pub certificate: String,
+    /// The file of its key.
+    pub key: String,
 }
 
 /// A CA's certificate for a key of its own, in PEM, good for so many days.
@@ -77,24 +114,47 @@ pub fn certificate(wanted: NewAuthority, key: &Key, now: SystemTime, days: u32) 
     Ok(self_signed(wanted.common_name, key, now, days)?)
 }
 
-/// Makes CAs, good for so many days, and returns their files: keys 0600, certificates for everyone. All of them or none,
-/// as far as what is there already decides it.
-pub fn make(dir: &Path, wanted: &[NewAuthority], kind: KeyKind, days: u32) -> Result<Vec<String>, Fault> {
-    let root = Root::open(dir)?;
-    for path in wanted.iter().flat_map(NewAuthority::files) {
-        if !matches!(root.entry(&path, false)?, Entry::Absent) {
-            return Err(AuthorityError::Exists { path: root.display(&path) }.into());
+/// Makes CAs, good for so many days: keys 0600, certificates for everyone. What a killed run left is finished: a key that
+/// is alone gets its certificate, and a CA that is whole stays as it is beside those that are missing. Nothing is made where
+/// a certificate has lost its key, or where all of them are there.
+pub fn make(dir: &Path, wanted: &[NewAuthority], kind: KeyKind, days: u32) -> Result<Vec<Made>, Fault> {
+    let root = directory::open(dir)?;
+    let is_there = |path: &RootPath| Ok::<_, Fault>(!matches!(root.entry(path, false)?, Entry::Absent));
+    let mut missing = Vec::new();
+    for authority in wanted {
+        let [key, certificate] = authority.files();
+        match (is_there(&key)?, is_there(&certificate)?) {
+            (true, true) => {}
+            (false, true) => return Err(AuthorityError::Exists { path: root.display(&certificate) }.into()),
+            (key_is_there, false) => missing.push((*authority, key_is_there)),
         }
     }
+    if let (true, Some(first)) = (missing.is_empty(), wanted.first()) {
+        let [key, _] = first.files();
+        return Err(AuthorityError::Exists { path: root.display(&key) }.into());
+    }
     let mut made = Vec::new();
-    for authority in wanted {
-        let key = Key::generate(kind).map_err(AuthorityError::from)?;
-        let certificate = certificate(*authority, &key, clock::now(), days)?;
+    for (authority, key_is_there) in missing {
         let [key_file, certificate_file] = authority.files();
-        // The key first: a certificate without its key would look like a CA that has lost it.
-        root.put(&key_file, &key.to_pem().map_err(AuthorityError::from)?, Meta::SECRET)?;
-        root.put(&certificate_file, &certificate, Meta::FILE)?;
-        made.extend([root.display(&certificate_file), root.display(&key_file)]);
+        let key = if key_is_there {
+            left_alone(&root, &key_file, kind)?
+        } else {
+            // The key first: a certificate without its key would look like a CA that has lost it.
+            let key = Key::generate(kind).map_err(AuthorityError::from)?;
+            root.put(&key_file, &key.to_pem().map_err(AuthorityError::from)?, Meta::SECRET)?;
+            key
+        };
+        root.put(&certificate_file, &certificate(authority, &key, clock::now(), days)?, Meta::FILE)?;
+        made.push(Made { certificate: root.display(&certificate_file), key: root.display(&key_file) });
     }
     Ok(made)
+}
+
+/// The key of a run that was killed before it wrote the certificate: nobody has had a certificate of it yet.
+fn left_alone(root: &Root, file: &RootPath, kind: KeyKind) -> Result<Key, Fault> {
+    let path = root.display(file);
+    let pem = Zeroizing::new(root.read(file)?.unwrap_or_default());
+    let key = Key::from_pem(&pem).map_err(|source| AuthorityError::Unusable { path: path.clone(), source })?;
+    let (found, wanted) = (key.describe(), kind.to_string());
+    if found == wanted { Ok(key) } else { Err(AuthorityError::OtherKind { path, found, wanted }.into()) }
 }

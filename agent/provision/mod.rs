@@ -2,5 +2,6 @@
 
 pub mod authority;
 pub mod cloud_config;
+mod directory;
 pub mod lock;
 pub mod sign;

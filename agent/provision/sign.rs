@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::certs::asked::{Asked, AskedError};
-use crate::certs::authority::Authority;
+use crate::certs::authority::{Authority, AuthorityError, AuthorityFlaw};
 use crate::certs::issue::{IssueError, Issuer};
 use crate::certs::key::{Key, KeyError};
 use crate::certs::request::Wanted;
@@ -14,6 +14,7 @@ use crate::engine::change::Meta;
 use crate::engine::fault::{Class, Explain, Fault};
 use crate::host::clock;
 use crate::host::root::Root;
+use crate::provision::directory;
 
 /// A certificate that was signed.
 #[derive(Debug, Serialize)]
@@ -42,6 +43,9 @@ pub enum SignError {
         /// What is wrong with it.
         source: AskedError,
     },
+    /// The CA's certificate cannot be used.
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
     /// The CA's key cannot be used.
     #[error("sign with the CA's key {path}")]
     Key {
@@ -92,6 +96,7 @@ impl Explain for SignError {
     fn class(&self) -> Class {
         match self {
             Self::Asked { source, .. } => source.class(),
+            Self::Authority(error) => error.class(),
             Self::Issuer { source, .. } | Self::Issue { source, .. } => source.class(),
             Self::Absent { .. } | Self::Name { .. } | Self::Twice { .. } => Class::Usage,
             Self::Key { .. } => Class::Failed,
@@ -106,6 +111,11 @@ impl Explain for SignError {
                     .to_owned(),
             ),
             Self::Asked { source, .. } => source.advice(),
+            Self::Authority(AuthorityError { flaw: AuthorityFlaw::Garbage, .. })
+            | Self::Key { source: KeyError::Absent, .. } => {
+                Some("--ca wants the CA's certificate in PEM, and --key its private key".to_owned())
+            }
+            Self::Authority(error) => error.advice(),
             Self::Key { source, .. } => source.advice(),
             Self::Issuer { .. } => Some("--ca and --key must be certificate and key of one CA".to_owned()),
             Self::Twice { .. } => Some("sign each node's requests into a directory of their own (--to)".to_owned()),
@@ -146,7 +156,7 @@ impl Place {
         let name =
             file.file_name().and_then(|name| name.to_str()).ok_or_else(|| bad("its name is not UTF-8".to_owned()))?;
         let path = format!("/{name}").parse().map_err(|error: BadValue| bad(error.why().to_owned()))?;
-        Ok(Self { root: Root::open(dir)?, path })
+        Ok(Self { root: directory::open(dir)?, path })
     }
 
     fn read(&self) -> Result<Vec<u8>, Fault> {
@@ -175,7 +185,7 @@ pub fn sign(
         .shown()
         .parse()
         .map_err(|error: BadValue| SignError::Name { path: ca.shown(), why: error.why().to_owned() })?;
-    let authority = Authority::read(&ca_path, Some(&ca.read()?), now)?;
+    let authority = Authority::read(&ca_path, Some(&ca.read()?), now).map_err(SignError::from)?;
     let secret = zeroize::Zeroizing::new(key.read()?);
     let secret = Key::from_pem(&secret).map_err(|source| SignError::Key { path: key.shown(), source })?;
     let issuer = Issuer::new(&authority, secret).map_err(|source| SignError::Issuer { path: key.shown(), source })?;

@@ -1,6 +1,7 @@
 //! Keys and certificates, judged by the `openssl` program and not by our own code.
 
 use std::{
+    collections::BTreeSet,
     fs,
     os::unix::fs::{PermissionsExt as _, symlink},
     path::{Path, PathBuf},
@@ -107,6 +108,7 @@ fn what_the_cas_key_signs_here_passes_openssls_strict_judgement() -> Result<()> 
         (&ec[..], "ecdsa-p256", "ASN1 OID: prime256v1"),
         (&rsa[..], "ecdsa-p256", "ASN1 OID: prime256v1"),
         (&ec[..], "rsa-2048", "Public-Key: (2048 bit)"),
+        (&ec[..], "rsa-4096", "Public-Key: (4096 bit)"),
     ] {
         let tree = world.copy(&world.start())?;
         let (ca, private) = make_ca(&tree, ca_key)?;
@@ -116,7 +118,7 @@ fn what_the_cas_key_signs_here_passes_openssls_strict_judgement() -> Result<()> 
         let ran = tree.ok(&["certs"])?;
         ensure!(ran.told.contains("can sign a cluster administrator"), "a worker is warned: {}", ran.told);
 
-        let mut shown = String::new();
+        let (mut shown, mut serials) = (String::new(), BTreeSet::new());
         for (name, purpose, subject) in PAIRS {
             let pair = tree.root().join(format!("etc/kubernetes/pki/{name}.pem"));
             let pair = path(&pair)?;
@@ -128,8 +130,10 @@ fn what_the_cas_key_signs_here_passes_openssls_strict_judgement() -> Result<()> 
             ensure!(text.contains(kind), "{name} is of another kind than {kind}: {text}");
             let key = openssl(&["pkey", "-in", pair, "-pubout"])?;
             ensure!(key == openssl(&["x509", "-in", pair, "-noout", "-pubkey"])?, "{name}: the key is another's");
+            serials.insert(openssl(&["x509", "-in", pair, "-noout", "-serial"])?);
             shown.push_str(&extensions(name, &text));
         }
+        ensure!(serials.len() == PAIRS.len(), "no two certificates of a CA have one serial: {serials:?}");
         if node_key == "ecdsa-p256" {
             ensure!(shown == EXTENSIONS, "{shown}");
         }
@@ -164,7 +168,8 @@ fn a_node_shows_its_certificates_and_what_is_wrong_with_them() -> Result<()> {
     // Whether the second since the CA was made is over already.
     let shown = tree.ok(&["certs", "show"])?.out.replace("30 days left", "29 days left");
     for line in [
-        "/etc/kubernetes/pki/ca.pem: good, 29 days left\n  the cluster's CA\n  DC=com, DC=example, O=Lab & Sons, CN=lab CA\n",
+        "/etc/kubernetes/pki/ca.pem: good, 29 days left\n  the cluster's CA, read by kubelet.service\n  \
+         in /etc/kubernetes/kubelet.conf, /etc/kubernetes/kube-proxy.conf\n  DC=com, DC=example, O=Lab & Sons, CN=lab CA\n",
         "/etc/kubernetes/pki/kubelet-client.pem: good, 29 days left\n  kubelet's client certificate, read by kubelet.service\n",
         "/etc/kubernetes/pki/kubelet-server.pem: it is for the names [], not [10.10.30.21, worker-01]; it lacks the usage \"server auth\", 29 days left\n",
         "  CN=system:kube-proxy, ecdsa-p256\n  signed by DC=com, DC=example, O=Lab & Sons, CN=lab CA, until ",
@@ -181,9 +186,25 @@ fn a_node_shows_its_certificates_and_what_is_wrong_with_them() -> Result<()> {
     ensure!(server["flaws"].as_array().is_some_and(|flaws| flaws.len() == 2), "{server}");
     ensure!(
         server["daysLeft"].as_i64().is_some_and(|days| (29..=30).contains(&days))
-            && server["readBy"][0] == "kubelet.service",
+            && server["readBy"][0] == "kubelet.service"
+            && server["kind"] == "pair",
         "{server}"
     );
+    let client = of("kubelet-client.pem").context("a row")?;
+    ensure!(client["kubeconfigs"] == serde_json::json!(["/etc/kubernetes/kubelet.conf"]), "{client}");
+
+    // What the next run would replace is not good, and what cannot be read is told beside the rest.
+    fs::set_permissions(pki.join("kubelet-client.pem"), fs::Permissions::from_mode(0o644))?;
+    fs::remove_file(pki.join("kube-proxy-client.pem"))?;
+    std::os::unix::fs::symlink("kubelet-client.pem", pki.join("kube-proxy-client.pem"))?;
+    let shown = tree.ok(&["certs", "show"])?.out;
+    for line in [
+        "kubelet-client.pem: others can read its key: mode and owner 0644 0:0, not 0600 0:0, ",
+        "kube-proxy-client.pem: a link to kubelet-client.pem is where a file should be\n",
+        "old.crt: good, ",
+    ] {
+        ensure!(shown.contains(line), "it does not say {line:?}:\n{shown}");
+    }
     Ok(())
 }
 
@@ -270,6 +291,14 @@ fn a_ca_for_a_cluster_is_made_once_and_its_key_is_the_operators_alone() -> Resul
         ensure!(again.status.code() == Some(2), "{again:?}");
         let told = String::from_utf8_lossy(&again.stderr).into_owned();
         ensure!(told.contains("ca-key.pem: there is something already"), "{told}");
+        // A run that was killed between the two is finished by the next, with the key that it has made.
+        let (certificate, key) = (&made[0], &made[1]);
+        let before = fs::read(key)?;
+        fs::remove_file(certificate)?;
+        let finished = certs(args)?;
+        ensure!(finished.status.success() && fs::read(key)? == before, "{finished:?}");
+        ensure!(String::from_utf8(finished.stdout)?.lines().eq([path(certificate)?, path(key)?]), "it made more");
+        openssl(&["verify", "-x509_strict", "-CAfile", path(certificate)?, path(certificate)?])?;
         for file in made {
             fs::remove_file(file)?;
         }

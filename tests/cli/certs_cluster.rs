@@ -186,7 +186,7 @@ fn a_controllers_certificates_pass_openssls_strict_judgement() -> Result<()> {
     let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
     for line in [
         "pki/etcd-ca.pem: good, ",
-        "\n  the CA of the cluster's store\n",
+        "\n  the CA of the cluster's store, read by etcd.service, nodeagent-etcd-snapshot.service, kube-apiserver.service\n",
         "pki/front-proxy-ca.pem: good, ",
         "pki/etcd-peer.pem: good, ",
         "etcd's certificate among its members, read by etcd.service\n",

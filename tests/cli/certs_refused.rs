@@ -26,23 +26,26 @@ use serde_json::{Value, json};
 use crate::certs::{make_ca, openssl, path, sign_locally};
 use crate::world::{Tree, World, agent, ca::Ca, scratch};
 
-const EC: [&str; 4] = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"];
+pub const EC: [&str; 4] = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"];
 
 /// Asks for other keys: every pair is then to be made anew.
-const ANEW: &str = "pki: { key: rsa-2048 }\n";
+pub const ANEW: &str = "pki: { key: rsa-2048 }\n";
 
-fn pki(tree: &Tree<'_>) -> PathBuf {
+pub fn pki(tree: &Tree<'_>) -> PathBuf {
     tree.root().join("etc/kubernetes/pki")
 }
 
-fn wish(tree: &Tree<'_>, yaml: &str) -> Result<()> {
+pub fn wish(tree: &Tree<'_>, yaml: &str) -> Result<()> {
     let dir = tree.root().join("etc/nodeagent/node.d");
     fs::create_dir_all(&dir)?;
     fs::write(dir.join("10.yaml"), yaml).context("write a drop-in")
 }
 
+/// A bad CA file: what it is called here, its bytes if there is one, the code that the step ends with, and why and advice.
+type Bad<'a> = (&'a str, Option<Vec<u8>>, i32, [&'a str; 2]);
+
 /// The bytes of each pair.
-fn pairs(tree: &Tree<'_>) -> Result<BTreeMap<&'static str, Vec<u8>>> {
+pub fn pairs(tree: &Tree<'_>) -> Result<BTreeMap<&'static str, Vec<u8>>> {
     let read = |name| Ok((name, fs::read(pki(tree).join(format!("{name}.pem")))?));
     ["kubelet-client", "kubelet-server", "kube-proxy-client"].map(read).into_iter().collect()
 }
@@ -61,18 +64,18 @@ fn refused(tree: &Tree<'_>, name: &str, code: i32, says: &[&str]) -> Result<()> 
     Ok(())
 }
 
-/// A certificate of the CA's, and of its key, that ended a minute ago.
-fn expired(certificate: &Path, key: &Path) -> Result<Vec<u8>> {
+/// A certificate of the CA's, and of its key, that is good from then to then: seconds from now.
+fn valid(certificate: &Path, key: &Path, from: i64, until: i64) -> Result<Vec<u8>> {
     let key = PKey::private_key_from_pem(&fs::read(key)?)?;
     let old = X509::from_pem(&fs::read(certificate)?)?;
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs();
-    let at = |ago: u64| Asn1Time::from_unix(i64::try_from(now - ago).unwrap_or_default());
+    let at = |seconds: i64| Asn1Time::from_unix(i64::try_from(now).unwrap_or_default() + seconds);
     let mut builder = X509Builder::new()?;
     builder.set_version(2)?;
     builder.set_subject_name(old.subject_name())?;
     builder.set_issuer_name(old.subject_name())?;
     builder.set_pubkey(&key)?;
-    let (from, until) = (at(3600)?, at(60)?);
+    let (from, until) = (at(from)?, at(until)?);
     builder.set_not_before(&from)?;
     builder.set_not_after(&until)?;
     builder.append_extension(BasicConstraints::new().critical().ca().build()?)?;
@@ -110,7 +113,7 @@ fn a_bad_ca_or_key_is_named_and_the_pairs_stay() -> Result<()> {
             "no key",
             Some(b"-----BEGIN PRIVATE KEY-----\nx\n-----END PRIVATE KEY-----\n".to_vec()),
             1,
-            "find a private key",
+            "it holds no readable private key",
         ),
         ("no file", None, 1, "there is no such file"),
     ];
@@ -124,20 +127,24 @@ fn a_bad_ca_or_key_is_named_and_the_pairs_stay() -> Result<()> {
     fs::write(&key, &good_key)?;
 
     let in_ca = "/etc/kubernetes/pki/ca.pem: ";
-    let cas: [(&str, Option<Vec<u8>>, i32, &str); 5] = [
-        ("an expired CA", Some(expired(&certificate, &private)?), 1, "expired on"),
-        ("no CA:TRUE", Some(fs::read(&leaf)?), 1, "is not a CA (no basic constraint CA:TRUE)"),
-        ("garbage", Some(b"\0garbage".to_vec()), 1, "it holds no readable certificate"),
-        ("no CA file", None, 1, "there is no such file"),
-        ("another CA", Some(fs::read(&stranger)?), 4, "ca-key.pem: the key is not that of CN=stranger"),
+    let expired = valid(&certificate, &private, -3600, -60)?;
+    let tomorrow = valid(&certificate, &private, 86_400, 172_800)?;
+    let (bring, own) = ("put the cluster's CA certificate in PEM into /etc", "put the CA's own certificate there");
+    let cas: [Bad<'_>; 6] = [
+        ("an expired CA", Some(expired), 4, ["expired on", "make a new CA certificate"]),
+        ("a CA that starts tomorrow", Some(tomorrow), 4, ["starts on", "set this machine's clock"]),
+        ("no CA:TRUE", Some(fs::read(&leaf)?), 4, ["is not a CA (no basic constraint CA:TRUE)", own]),
+        ("garbage", Some(b"\0garbage".to_vec()), 4, ["it holds no readable certificate", bring]),
+        ("no CA file", None, 1, ["there is no such file", bring]),
+        ("another CA", Some(fs::read(&stranger)?), 4, ["ca-key.pem: the key is not that of CN=stranger", "of one CA"]),
     ];
-    for (name, bytes, code, why) in cas {
+    for (name, bytes, code, [why, advice]) in cas {
         match bytes {
             Some(bytes) => fs::write(&certificate, bytes)?,
             None => fs::remove_file(&certificate)?,
         }
         let about = if name == "another CA" { in_key } else { in_ca };
-        refused(&tree, name, code, &[about, why])?;
+        refused(&tree, name, code, &[about, why, advice])?;
     }
 
     // Several blocks, in an order that nobody would choose, are no fault.
@@ -158,7 +165,7 @@ fn a_bad_ca_or_key_is_named_and_the_pairs_stay() -> Result<()> {
 }
 
 /// Stands in for a cfssl that answers every request with this, under a certificate of the CA's. It ends with the process.
-fn answering(ca: &Ca, status: &'static str, body: String) -> Result<u16> {
+pub fn answering(ca: &Ca, status: &'static str, body: String) -> Result<u16> {
     let files = scratch()?;
     ca.issue_server(files.path(), "stub", Ipv4Addr::LOCALHOST.into())?;
     let mut acceptor = SslAcceptor::mozilla_intermediate(SslMethod::tls_server())?;
@@ -251,7 +258,10 @@ fn a_machine_without_an_address_asks_for_no_certificate() -> Result<()> {
     command.args(["certs", "--root", path(&tree.root())?, "--facts", path(&file)?]).env_clear();
     let output = command.output().context("run the agent")?;
     let told = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.code() == Some(1) && told.contains("address"), "{:?}: {told}", output.status);
+    ensure!(output.status.code() == Some(1), "{:?}: {told}", output.status);
+    for text in ["find the node's address", "eth0: no address", "no default route", "set node.interface or node.cidr"] {
+        ensure!(told.contains(text), "it does not say {text:?}: {told}");
+    }
     ensure!(pairs(&tree)? == before, "a pair was replaced");
     Ok(())
 }

@@ -172,6 +172,42 @@ fn golden_nodes_are_reached_and_then_left_alone() {
 }
 
 #[test]
+fn certs_show_names_whoever_is_told_of_a_certificate() {
+    let mut compared = 0;
+    for golden in goldens() {
+        let name = golden.display();
+        let tree = Tree::new(&golden);
+        assert!(tree.run(&["bootstrap"]).status.success(), "{name}");
+        let shown = tree.run(&["certs", "show", "-o", "json"]);
+        let rows: serde_json::Value = serde_json::from_slice(&shown.stdout).expect("JSON");
+        for row in rows.as_array().expect("rows") {
+            assert_eq!(row["flaws"], serde_json::json!([]), "{name}: {row}");
+            let file = row["file"].as_str().expect("a file");
+            let has = |list: &str, who: &str| row[list].as_array().is_some_and(|all| all.iter().any(|one| one == who));
+            for entry in fs::read_dir(tree.root().join("etc/kubernetes")).expect("etc/kubernetes") {
+                let path = entry.expect("an entry").path();
+                if !path.is_file() || !String::from_utf8_lossy(&fs::read(&path).expect("a file")).contains(file) {
+                    continue;
+                }
+                let config = path.file_name().expect("a name").to_string_lossy().into_owned();
+                let stem = config.strip_suffix(".env").or_else(|| config.strip_suffix("-config.yaml"));
+                let is_named = match stem {
+                    Some(unit) => has("readBy", &format!("{unit}.service")),
+                    None => has("kubeconfigs", &format!("/etc/kubernetes/{config}")),
+                };
+                assert!(is_named, "{name}: {config} names {file}: {row}");
+                compared += 1;
+            }
+            for kubeconfig in row["kubeconfigs"].as_array().expect("kubeconfigs") {
+                let path = kubeconfig.as_str().expect("a path").trim_start_matches('/');
+                assert!(tree.root().join(path).exists(), "{name}: {row}");
+            }
+        }
+    }
+    assert!(compared > 20, "only {compared} were compared");
+}
+
+#[test]
 fn a_rollback_restores_every_golden_node() {
     for golden in goldens() {
         let name = golden.display();

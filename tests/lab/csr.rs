@@ -234,8 +234,19 @@ fn a_token_becomes_a_nodes_certificates() -> Result<()> {
         ensure!(again.contains("nothing to do"), "{again}");
         judge(lab, &worker)?;
 
-        // Another time the node needs no token, and makes a new key.
+        // Another time the node needs no token: it asks as itself, for its own next certificate too.
         fs::remove_file(worker.root.join("etc/nodeagent/bootstrap-token"))?;
+        let other_keys = worker.root.join("etc/nodeagent/node.d/10-keys.yaml");
+        fs::create_dir_all(worker.root.join("etc/nodeagent/node.d"))?;
+        fs::write(&other_keys, "pki: { key: rsa-2048 }\n")?;
+        plane.kubectl(&["delete", "csr", "--all"])?;
+        worker.certs(3)?;
+        let (_, request) = request_of(&plane, "kubelet-client")?;
+        ensure!(request["spec"]["username"] == "system:node:worker-01", "{}", request["spec"]["username"]);
+        ensure!(fs::read(worker.pair("kubelet-client"))? != client, "the client pair is the old one");
+        fs::remove_file(&other_keys)?;
+
+        // Each time with a new key.
         let expiring = worker.pair("kubelet-server");
         fs::remove_file(&expiring)?;
         plane.kubectl(&["delete", "csr", "--all"])?;

@@ -209,7 +209,7 @@ impl Kubernetes {
                 other => Tried::Permanent(other),
             }),
             Err(HttpError::Status { status: 404, .. }) => {
-                Err(Tried::Permanent(KubernetesError::Removed { request: request.to_owned() }))
+                Err(Tried::Permanent(KubernetesError::Removed { url: self.url.clone(), request: request.to_owned() }))
             }
             // It may come back before the approval's own deadline.
             Err(error @ HttpError::Deadline { .. }) => Err(Tried::Transient(self.refusal(error, proof))),
@@ -219,7 +219,7 @@ impl Kubernetes {
             GaveUp::Permanent { error, .. } => error,
             GaveUp::Deadline { attempts, last } => {
                 let last = Box::new(last.unwrap_or_else(|| self.silence(attempts, proof)));
-                KubernetesError::Late { within: self.deadline, last }
+                KubernetesError::Late { url: self.url.clone(), within: self.deadline, last }
             }
         })
     }
@@ -228,13 +228,13 @@ impl Kubernetes {
     pub fn verdict(&self, request: &str, object: &serde_json::Value) -> Result<Vec<u8>, KubernetesError> {
         let state = State::of(object);
         let state = state.map_err(|why| KubernetesError::Unintelligible { url: self.url.clone(), why })?;
-        let request = request.to_owned();
+        let (url, request) = (self.url.clone(), request.to_owned());
         match state {
             State::Signed(certificate) => Ok(certificate),
             State::Unapproved => Err(KubernetesError::Waiting { request, signer: self.name(), approved: false }),
             State::Unsigned => Err(KubernetesError::Waiting { request, signer: self.name(), approved: true }),
-            State::Denied(why) => Err(KubernetesError::Denied { request, why }),
-            State::Failed(why) => Err(KubernetesError::Failed { request, signer: self.name(), why }),
+            State::Denied(why) => Err(KubernetesError::Denied { url, request, why }),
+            State::Failed(why) => Err(KubernetesError::Failed { url, request, signer: self.name(), why }),
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use super::{KeyFrom, Order, Signer, Signing};
 use crate::config::values::RootPath;
-use crate::engine::fault::Explain;
+use crate::engine::fault::{Class, Explain};
 use crate::engine::resource::{CannotTell, Seen, Thing};
 use crate::host::peers::Peers;
 
@@ -37,13 +37,20 @@ pub enum OfflineError {
 }
 
 impl Explain for OfflineError {
+    fn class(&self) -> Class {
+        match self {
+            Self::Absent { .. } => Class::Failed,
+            Self::CannotTell(cannot) => cannot.class(),
+        }
+    }
+
     fn advice(&self) -> Option<String> {
         match self {
             Self::Absent { certificate, request } => Some(format!(
                 "carry {request} to where the CA's key is, `nodeagent certs sign` it there, and put the certificate into \
                  {certificate}"
             )),
-            Self::CannotTell(cannot) => cannot.advice.clone(),
+            Self::CannotTell(cannot) => cannot.advice(),
         }
     }
 }

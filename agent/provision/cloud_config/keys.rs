@@ -8,7 +8,7 @@ use openssl::base64::encode_block;
 use openssl::rand::rand_bytes;
 use zeroize::Zeroizing;
 
-use crate::certs::authority::Authority;
+use crate::certs::authority::{Authority, AuthorityFlaw};
 use crate::certs::issue::{IssueError, Issuer};
 use crate::certs::key::{Key, KeyError};
 use crate::config::cluster::{Cluster, NodeConfig};
@@ -38,6 +38,14 @@ pub enum KeysError {
         /// What is wrong with it.
         source: KeyError,
     },
+    /// It holds no certificate of a CA that is good today.
+    #[error("use the CA certificate {path}: {flaw}")]
+    Authority {
+        /// Which file.
+        path: String,
+        /// What is wrong with it.
+        flaw: AuthorityFlaw,
+    },
     /// It is another CA's.
     #[error("use {path}")]
     OtherKey {
@@ -66,13 +74,14 @@ impl Explain for KeysError {
     fn class(&self) -> Class {
         match self {
             Self::Make { .. } => Class::Failed,
+            Self::Authority { .. } => Class::Verification,
             _ => Class::Usage,
         }
     }
 
     fn advice(&self) -> Option<String> {
         match self {
-            Self::Half { .. } => {
+            Self::Half { .. } | Self::Authority { .. } => {
                 Some("bring certificate and key of the CA, or name another directory with --pki".to_owned())
             }
             Self::Unusable { source, .. } => source.advice(),
@@ -211,7 +220,7 @@ fn find_certificate(store: &Store, new: NewAuthority, now: SystemTime) -> Result
 /// A CA's certificate, if it is one and good today.
 fn read_authority(store: &Store, path: &RootPath, certificate: &[u8], now: SystemTime) -> Result<Authority, Fault> {
     Authority::read(path, Some(certificate), now)
-        .map_err(|error| Fault::from(error).context(format!("use {}", store.display(path))))
+        .map_err(|error| KeysError::Authority { path: store.display(path), flaw: error.flaw }.into())
 }
 
 fn find_ca(dir: &Path, store: &mut Store, new: NewAuthority, kind: KeyKind, now: SystemTime) -> Result<Ca, Fault> {

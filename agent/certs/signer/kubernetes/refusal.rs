@@ -119,8 +119,10 @@ pub enum KubernetesError {
         approved: bool,
     },
     /// Nobody did in time.
-    #[error("wait {} s for a certificate", within.as_secs())]
+    #[error("wait {} s for a certificate from {url}", within.as_secs())]
     Late {
+        /// Where it was asked for.
+        url: HttpUrl,
         /// The deadline.
         within: Duration,
         /// How it stood last.
@@ -128,22 +130,28 @@ pub enum KubernetesError {
         last: Box<KubernetesError>,
     },
     /// Somebody removed the request while it was waited for.
-    #[error("the certificate signing request {request} was removed")]
+    #[error("the certificate signing request {request} was removed from {url}")]
     Removed {
+        /// Where it was asked for.
+        url: HttpUrl,
         /// The request.
         request: String,
     },
     /// An approver said no.
-    #[error("the certificate signing request {request} was denied: {why}")]
+    #[error("the certificate signing request {request} was denied at {url}: {why}")]
     Denied {
+        /// Where it was asked for.
+        url: HttpUrl,
         /// The request.
         request: String,
         /// The approver's words.
         why: String,
     },
     /// The signer could not.
-    #[error("{signer} could not sign the certificate signing request {request}: {why}")]
+    #[error("{signer} could not sign the certificate signing request {request} at {url}: {why}")]
     Failed {
+        /// Where it was asked for.
+        url: HttpUrl,
         /// The request.
         request: String,
         /// The signer.

@@ -158,15 +158,15 @@ fn answers() {
                 .into(),
             Class::Deadline,
         ),
-        (denied, "the certificate signing request r was denied: Policy: not\u{fffd}here".into(), Class::Failed),
+        (denied, "the certificate signing request r was denied at https://10.10.30.11:6443: Policy: not\u{fffd}here".into(), Class::Failed),
         (
             csr(json!({ "conditions": [{ "type": "Denied" }] })),
-            "the certificate signing request r was denied: no reason was given".into(),
+            "the certificate signing request r was denied at https://10.10.30.11:6443: no reason was given".into(),
             Class::Failed,
         ),
         (
             failed,
-            "kubernetes.io/kubelet-serving could not sign the certificate signing request r: \
+            "kubernetes.io/kubelet-serving could not sign the certificate signing request r at https://10.10.30.11:6443: \
              SignerValidationFailure: usages did not match"
                 .into(),
             Class::Failed,
