@@ -49,8 +49,13 @@ const LABELS: [&str; 4] = ["config-2", "CONFIG-2", "cidata", "CIDATA"];
 /// What lies on those.
 const ON_DRIVE: [&str; 4] = ["openstack/*/*", "ec2/*/*", "user-data", "vendor-data"];
 
-/// All that there is, each file once, however many names lead to it. Nothing is mounted: a drive that is not is told of.
+/// What cloud-init was given, as it came. It unmounts a drive as soon as it has read it, and keeps this of it.
+const KEPT: &str = "/var/lib/cloud/instance/user-data.txt";
+
+/// All that there is, each file once, however many names lead to it. Nothing is mounted: a drive that is not is told of,
+/// unless cloud-init has kept what it read.
 pub fn read(root: &Root) -> Vec<Place> {
+    let is_kept = matches!(root.follow(&RootPath::literal(KEPT)), Ok(Some(_)));
     let (mut patterns, mut all) = (PLACES.map(str::to_owned).to_vec(), Vec::new());
     match drives(root) {
         Err(error) => all.push(cannot("/run/udev/data", &error)),
@@ -58,6 +63,7 @@ pub fn read(root: &Root) -> Vec<Place> {
             for (label, mounted) in drives {
                 match mounted {
                     Some(on) => patterns.extend(ON_DRIVE.map(|below| format!("{on}/{below}"))),
+                    None if is_kept => {}
                     None => all.push(not_mounted(label)),
                 }
             }
@@ -226,6 +232,11 @@ mod tests {
         let (_dir, root) = tree(&files);
         let not_mounted = "/dev/disk/by-label/config-2: it is not mounted";
         assert_eq!(said(&root), [not_mounted]);
+        let kept = RootPath::literal(KEPT);
+        root.make_own_dirs(&kept.parent(), Meta::PROGRAM).expect("directories");
+        root.put(&kept, b"given", Meta::SECRET).expect("put");
+        assert_eq!(said(&root), [format!("{KEPT}: given")], "cloud-init has what was on it");
+        root.remove(&kept).expect("removed");
 
         let mountinfo = RootPath::literal("/proc/self/mountinfo");
         root.make_own_dirs(&mountinfo.parent(), Meta::PROGRAM).expect("directories");
