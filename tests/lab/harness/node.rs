@@ -136,6 +136,8 @@ impl<'lab> NodeSpec<'lab> {
         ensure!(self.drive.is_none(), "{} is a container, whose kernel mounts no config drive", self.name);
         let (name, files) = self.seed()?;
         let directory = self.lab.directory().join(&name);
+        // Of a machine of this name that the lab has had before: this is another one.
+        mounts::remove_tree(&directory)?;
         // containerd's own overlays cannot lie on another one.
         for part in ["upper", "work", "merged", "containerd"] {
             let path = directory.join(part);
