@@ -29,7 +29,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::engine::fault::{Class, Explain, Fault};
 use crate::engine::id::Step;
-use crate::host::{console, root};
+use crate::host::{console, journald, root};
 use crate::journal::{self, Event, Teller};
 
 pub use exit::Exit;
@@ -173,10 +173,15 @@ pub fn main() -> ExitCode {
             return Exit::Failed.into();
         }
     };
-    let result = runtime.block_on(dispatch(cli.command, &cli.global, &tell));
+    let exit = runtime.block_on(async {
+        let result = dispatch(cli.command, &cli.global, &tell).await;
+        let exit = result.unwrap_or_else(|fault| report(&fault, &tell));
+        journald::wait_until_read().await;
+        exit
+    });
     // A name that is still being resolved must not hold back an exit whose deadline has come.
     runtime.shutdown_background();
-    result.unwrap_or_else(|fault| report(&fault, &tell)).into()
+    exit.into()
 }
 
 async fn dispatch(command: Command, global: &Global, tell: &Teller) -> Result<Exit, Fault> {

@@ -8,6 +8,7 @@ pub mod facts;
 pub mod fetch;
 pub mod gather;
 pub mod http;
+pub mod journald;
 pub mod kernel;
 pub mod listen;
 pub mod lock;

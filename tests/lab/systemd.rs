@@ -1,5 +1,7 @@
 //! What the agent asks of systemd, on nodes with the oldest and the newest systemd that it is tried with.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 
 use crate::agent::{AGENT, agent, on_each};
@@ -190,6 +192,35 @@ fn a_start_survives_a_systemd_and_a_bus_that_begin_anew() -> Result<()> {
             assert_eq!(node.property("agent.service", "Result")?, "success", "{anew:?}: {said}");
             assert_eq!(node.property("kubelet.service", "ActiveState")?, "active", "{anew:?}");
         }
+        Ok(())
+    })
+}
+
+#[test]
+fn what_a_unit_said_last_is_found_by_its_unit() -> Result<()> {
+    on_each("last", |_, node| {
+        // A journald that reads late would find none of a process that has ended by then.
+        let journald = node.property("systemd-journald.service", "MainPID")?;
+        node.ok(&["kill", "-STOP", &journald])?;
+        let run = ["systemd-run", "--no-block", "--unit=brief", "--property=StandardError=file:/root/said"];
+        node.ok(&[run.as_slice(), &["/opt/bin/nodeagent", "wait", "--timeout=1s", "file:/run/never"]].concat())?;
+        node.wait_until("its last words", AGENT, |node| {
+            let said = String::from_utf8(node.read("/root/said")?)?;
+            ensure!(said.contains("not ready within"), "so far it says: {said}");
+            Ok(())
+        })?;
+        std::thread::sleep(Duration::from_millis(500));
+        node.ok(&["kill", "-CONT", &journald])?;
+        node.wait_until("its end", AGENT, |node| {
+            let state = node.property("brief.service", "ActiveState")?;
+            ensure!(state == "inactive" || state == "failed", "it is {state}");
+            Ok(())
+        })?;
+        let said = node.journal(&["_SYSTEMD_UNIT=brief.service", "SYSLOG_IDENTIFIER=nodeagent"])?;
+        assert!(
+            said.iter().any(|entry| entry["MESSAGE"].as_str().is_some_and(|text| text.contains("not ready within"))),
+            "{said:?}"
+        );
         Ok(())
     })
 }
