@@ -31,6 +31,9 @@ pub enum AuthorityFlaw {
     /// It is not PEM, or not whole.
     #[error("it holds no readable certificate")]
     Garbage,
+    /// There is a private key in it, too: whoever is shown the CA's certificate, which is everybody, would have it.
+    #[error("it holds a private key, too, and everybody is shown what is in there")]
+    HoldsKey,
     /// The certificate does not say that its subject may sign others.
     #[error("{subject} is not a CA (no basic constraint CA:TRUE)")]
     NotAnAuthority {
@@ -72,6 +75,9 @@ impl Explain for AuthorityError {
             AuthorityFlaw::Absent | AuthorityFlaw::Garbage => {
                 format!("put the cluster's CA certificate in PEM into {}, or set pki.ca", self.path)
             }
+            AuthorityFlaw::HoldsKey => {
+                "move the key into a file of its own with mode 0600, and leave the certificate alone there".to_owned()
+            }
             AuthorityFlaw::NotAnAuthority { .. } => {
                 "put the CA's own certificate there, not one that it signed".to_owned()
             }
@@ -88,6 +94,9 @@ impl From<AuthorityError> for CannotTell {
     }
 }
 
+/// How the label of each kind of private key ends (RFC 7468).
+const OF_KEYS: &[u8] = b"PRIVATE KEY-----";
+
 /// The certificates of a CA file that may sign at a given time: at least one.
 pub struct Authority {
     usable: Vec<X509>,
@@ -102,7 +111,8 @@ impl Authority {
 
     /// Expired certificates are passed over as long as another one holds.
     fn judge(pem: Option<&[u8]>, now: SystemTime) -> Result<Self, AuthorityFlaw> {
-        let all = X509::stack_from_pem(pem.ok_or(AuthorityFlaw::Absent)?).map_err(|_| AuthorityFlaw::Garbage)?;
+        let pem = pem.ok_or(AuthorityFlaw::Absent)?;
+        let all = X509::stack_from_pem(pem).map_err(|_| AuthorityFlaw::Garbage)?;
         let mut usable = Vec::new();
         let mut first_flaw = AuthorityFlaw::Garbage;
         for (position, certificate) in all.into_iter().enumerate() {
@@ -296,11 +306,14 @@ mod tests {
     }
 
     #[test]
-    fn only_certificates_leave_the_file() {
-        let ca = Ca::new(CaKind::Ec, true, -DAY, DAY);
-        let with_key = [ca.key_pem(), ca.pem()].concat();
-        let authority = Authority::judge(Some(&with_key), now()).expect("a CA");
-        assert_eq!(authority.pem(), ca.pem());
+    fn only_certificates_leave_the_file_and_a_key_is_refused() {
+        for kind in [CaKind::Ec, CaKind::Rsa] {
+            let ca = Ca::new(kind, true, -DAY, DAY);
+            let with_words = [b"the cluster's\n".to_vec(), ca.pem()].concat();
+            let authority = Authority::judge(Some(&with_words), now()).expect("a CA");
+            assert_eq!(authority.pem(), ca.pem());
+            assert_eq!(judge(&[ca.key_pem(), ca.pem()].concat()), Err(AuthorityFlaw::HoldsKey));
+        }
     }
 
     #[test]

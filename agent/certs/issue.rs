@@ -16,7 +16,7 @@ use openssl::x509::{X509, X509Builder, X509Name, X509NameRef, X509Req};
 
 use super::authority::{Authority, unix};
 use super::key::Key;
-use super::request::{Usage, Wanted};
+use super::request::{self, Usage, Wanted};
 use crate::engine::fault::{Class, Explain};
 
 /// How many days a certificate lives: kubeadm's `certificateValidityPeriod`, a year (kubeadm config v1beta4).
@@ -31,6 +31,9 @@ const SKEW: i64 = 300;
 /// Bits of a serial number: random as RFC 5280 and the CA/Browser Forum want it, and positive in 20 bytes.
 const SERIAL_BITS: i32 = 127;
 
+/// The most characters in a common name (RFC 5280, `ub-common-name`), which OpenSSL enforces.
+const MAX_COMMON_NAME: usize = 64;
+
 /// A certificate could not be signed here.
 #[derive(Debug, thiserror::Error)]
 pub enum IssueError {
@@ -39,6 +42,12 @@ pub enum IssueError {
     OtherKey {
         /// The CA's subject.
         ca: String,
+    },
+    /// A subject can say no more.
+    #[error("CN={common_name} has {} characters, and X.509 takes {MAX_COMMON_NAME}", common_name.chars().count())]
+    LongName {
+        /// What it was to say.
+        common_name: String,
     },
     /// The request is not what it says it is.
     #[error("the certificate request is not signed by its own key")]
@@ -52,8 +61,16 @@ impl Explain for IssueError {
     fn class(&self) -> Class {
         match self {
             Self::OtherKey { .. } | Self::BadRequest => Class::Verification,
+            Self::LongName { .. } => Class::Usage,
             Self::Crypto(_) => Class::Failed,
         }
+    }
+
+    fn advice(&self) -> Option<String> {
+        matches!(self, Self::LongName { .. }).then(|| {
+            let most = MAX_COMMON_NAME - request::NODE_USER.len();
+            format!("give the machine a shorter name: a kubelet's may have {most} characters")
+        })
     }
 }
 
@@ -178,10 +195,13 @@ fn builder(subject: &X509NameRef) -> Result<X509Builder, ErrorStack> {
     Ok(builder)
 }
 
-fn name(organization: Option<&str>, common_name: &str) -> Result<X509Name, ErrorStack> {
+fn name(organization: Option<&str>, common_name: &str) -> Result<X509Name, IssueError> {
     let mut name = X509Name::builder()?;
     if let Some(organization) = organization {
         name.append_entry_by_text("O", organization)?;
+    }
+    if common_name.chars().count() > MAX_COMMON_NAME {
+        return Err(IssueError::LongName { common_name: common_name.to_owned() });
     }
     name.append_entry_by_text("CN", common_name)?;
     Ok(name.build())
@@ -208,6 +228,22 @@ mod tests {
                 assert_eq!(check(Some(&pair), &wanted, &authority, now()), [], "{kind:?} {wanted:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_name_is_as_long_as_a_subject_takes() {
+        let ca = Ca::valid(CaKind::Ec);
+        let issuer = Issuer::new(&ca.authority(), Key::from_pem(&ca.key_pem()).expect("a key")).expect("its own key");
+        let sign = |length: usize| {
+            let common_name = format!("{}{}", request::NODE_USER, "n".repeat(length));
+            let wanted = Wanted { common_name, ..client() };
+            let asked = request::request(&wanted, &new_key()).expect("a request");
+            issuer.sign(asked.as_bytes(), &wanted, now(), LIFETIME)
+        };
+        assert!(sign(52).is_ok());
+        let error = sign(53).expect_err("too long");
+        assert!(error.to_string().contains("has 65 characters, and X.509 takes 64"), "{error}");
+        assert!(error.advice().is_some_and(|advice| advice.contains("may have 52 characters")));
     }
 
     #[test]

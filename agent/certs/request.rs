@@ -9,6 +9,10 @@ use crate::config::settings::KeyKind;
 pub use crate::config::settings::Usage;
 use crate::engine::fault::Explain;
 
+/// What stands before a node's name in the user name of its kubelet: the Node authorizer's rule
+/// (kubernetes.io/docs/reference/access-authn-authz/node).
+pub const NODE_USER: &str = "system:node:";
+
 /// A request could not be made.
 #[derive(Debug, thiserror::Error)]
 #[error("make the certificate request for {subject}")]

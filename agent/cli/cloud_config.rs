@@ -64,6 +64,7 @@ pub async fn run(args: CloudConfigArgs, global: &Global, tell: &Teller) -> Resul
 
 fn text_of(made: &Made) -> String {
     let mut lines: Vec<String> = made.written.iter().map(|file| format!("wrote {file}")).collect();
+    lines.extend(made.removed.iter().map(|file| format!("removed {file}")));
     if lines.is_empty() {
         lines.push("everything is there already".to_owned());
     }

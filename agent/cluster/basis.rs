@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use openssl::error::ErrorStack;
 
+use crate::certs::authority::Authority;
 use crate::certs::client::{self, ClientPair};
 use crate::certs::{ADMIN_CLIENT, pair_path};
 use crate::config::Settings;
 use crate::config::values::Sha256;
 use crate::engine::fault::{Explain, Fault};
+use crate::host::clock;
 use crate::host::http::cluster::Login;
 use crate::host::root::Root;
 
@@ -19,7 +21,7 @@ pub const REREAD: Duration = Duration::from_secs(10);
 pub struct Basis {
     /// The configuration.
     pub settings: Settings,
-    /// The CA's certificate, in PEM.
+    /// The CA's certificates, in PEM, and nothing else: anybody may read them in `cluster-info`.
     pub ca: Vec<u8>,
     pair: ClientPair,
 }
@@ -35,6 +37,7 @@ impl Basis {
     /// Reads the files that the configuration names.
     pub fn read(root: &Root, settings: Settings) -> Result<Self, Fault> {
         let ca = client::needed(root, &settings.certs.ca)?;
+        let ca = Authority::read(&settings.certs.ca, Some(&ca), clock::now())?.pem().to_vec();
         let pair = ClientPair::read(root, &pair_path(&settings, ADMIN_CLIENT))?;
         Ok(Self { settings, ca, pair })
     }

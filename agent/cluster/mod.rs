@@ -55,7 +55,7 @@ const PAUSES: Policy =
 const GOOD: Duration = Duration::from_secs(30);
 
 /// For letting go of the Lease at the end.
-const FAREWELL: Duration = Duration::from_secs(2);
+const FAREWELL: Duration = Duration::from_secs(8);
 
 /// A controller that looks after the cluster while it holds the Lease.
 pub struct Service<'a, S> {

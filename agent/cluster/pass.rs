@@ -132,7 +132,6 @@ impl<'a> Pass<'a> {
         let dir = RootPath::literal(ADDONS);
         let mut names = match self.root.list(&dir) {
             Ok(names) => names,
-            Err(error) if error.is_absent() => return Ok(()),
             Err(error) => {
                 self.complain(ADDONS, error.to_string(), &error.advice().unwrap_or_default());
                 return Ok(());
@@ -143,9 +142,8 @@ impl<'a> Pass<'a> {
             !name.starts_with('.') && matches!(ending, "yaml" | "yml" | "json")
         };
         names.retain(is_manifest);
-        names.sort_unstable();
         for name in names {
-            let Ok(path) = format!("{dir}/{name}").parse::<RootPath>() else {
+            let Some(path) = dir.child(&name) else {
                 self.complain(ADDONS, format!("{} is no name that a file can be read by", quote(&name)), "rename it");
                 continue;
             };

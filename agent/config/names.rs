@@ -31,22 +31,24 @@ checked_string! {
 }
 
 /// What kubelets may say of their own node in Kubernetes' name (kubernetes.io/docs/reference/access-authn-authz/
-/// admission-controllers, `NodeRestriction`): the others are refused, and a kubelet that is given one does not start.
-const KUBELETS_OWN: [&str; 10] = [
+/// admission-controllers, `NodeRestriction`; the kubelet's own list is `well_known_labels.go` of k8s.io/kubelet): a kubelet
+/// that is given another one does not start.
+const KUBELETS_OWN: [&str; 11] = [
     "kubernetes.io/hostname",
     "kubernetes.io/arch",
     "kubernetes.io/os",
+    "beta.kubernetes.io/arch",
+    "beta.kubernetes.io/os",
     "beta.kubernetes.io/instance-type",
     "node.kubernetes.io/instance-type",
     "failure-domain.beta.kubernetes.io/region",
     "failure-domain.beta.kubernetes.io/zone",
-    "failure-domain.kubernetes.io/region",
-    "failure-domain.kubernetes.io/zone",
     "topology.kubernetes.io/region",
+    "topology.kubernetes.io/zone",
 ];
 
 /// The same by prefix.
-const KUBELETS_PREFIXES: [&str; 3] = ["kubelet.kubernetes.io", "node.kubernetes.io", "topology.kubernetes.io"];
+const KUBELETS_PREFIXES: [&str; 2] = ["kubelet.kubernetes.io", "node.kubernetes.io"];
 
 fn label_key(text: &str) -> Result<String, BadValue> {
     const WANTED: &str = "a label's key";
@@ -182,7 +184,8 @@ mod tests {
 
     #[test]
     fn labels() {
-        for good in ["rack", "example.com/rack", "node.kubernetes.io/pool", "topology.kubernetes.io/zone", "a.B_c-1"] {
+        for good in ["rack", "example.com/rack", "x.node.kubernetes.io/pool", "topology.kubernetes.io/zone", "a.B_c-1"]
+        {
             assert_eq!(good.parse::<LabelKey>().map(String::from), Ok(good.to_owned()));
         }
         let table = [
@@ -193,6 +196,8 @@ mod tests {
             ("/rack", "DNS domain"),
             ("node-role.kubernetes.io/worker", "kubectl label"),
             ("x.k8s.io/y", "kubectl label"),
+            ("topology.kubernetes.io/rack", "kubectl label"),
+            ("failure-domain.kubernetes.io/zone", "kubectl label"),
         ];
         for (bad, why) in table {
             let error = bad.parse::<LabelKey>().expect_err(bad).to_string();

@@ -511,6 +511,7 @@ fn what_does_not_go_together_in_a_cluster() {
         ("cluster: { network: bridge, nodes: { w2: { address: 10.10.30.22 } } }", "there is none for w2"),
         ("etcd: { members: { c2: 10.10.30.12 } }", "a member runs on this node, c1"),
         ("etcd: { join: true }", "no other member to join"),
+        ("etcd: { endpoints: [] }", "the API server has to know a member"),
         ("etcd: { discovery: etcd.example.com, members: { c1: 10.10.30.11 } }", "exclude each other"),
         ("etcd: { discovery: etcd.example.com, member: false }", "no member of etcd runs here, and none is listed"),
         ("etcd: { snapshots: { every: 5h } }", "divides an hour or a day"),

@@ -130,11 +130,17 @@ impl RootPath {
     /// The path of `name` in this directory. `name` may be several components.
     ///
     /// # Panics
-    /// When `name` would not stay below this directory: names come from checked values only.
+    /// When `name` would not stay below this directory: names come from checked values only. For what was found there is
+    /// [`Self::child`].
     pub fn join(&self, name: &str) -> Self {
         let base = self.0.trim_end_matches('/');
         let below = Self::literal(&format!("/{name}"));
         Self(format!("{base}{below}"))
+    }
+
+    /// The path of a file that was found in this directory by that name; none where no path can have it.
+    pub fn child(&self, found: &str) -> Option<Self> {
+        format!("{}/{found}", self.0.trim_end_matches('/')).parse().ok()
     }
 
     /// The directory that holds it; `/` for itself.
@@ -349,6 +355,16 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn what_was_found_in_a_directory_has_a_path_or_none() {
+        let dir = RootPath::literal("/etc/x");
+        assert_eq!(dir.child("y").as_ref().map(RootPath::as_str), Some("/etc/x/y"));
+        assert_eq!(RootPath::literal("/").child("y").as_ref().map(RootPath::as_str), Some("/y"));
+        for none in ["a\nb", "\u{1b}[2J", ".."] {
+            assert_eq!(dir.child(none), None, "{none:?}");
+        }
+    }
 
     #[test]
     fn formats_accept_and_refuse() {

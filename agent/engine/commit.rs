@@ -163,7 +163,8 @@ impl<'h> Hand<'h> {
     /// Only the agent's own fetch, by cloud-config, may be at work there besides the holder of the lock.
     fn try_to_clear_scratch(&self, keep: &BTreeSet<RootPath>) -> Result<(), FileError> {
         let dir = RootPath::literal(SCRATCH);
-        for path in self.host.root.list(&dir)?.iter().filter(|name| *name != "nodeagent").map(|name| dir.join(name)) {
+        let names = self.host.root.list(&dir)?;
+        for path in names.iter().filter(|name| *name != "nodeagent").filter_map(|name| dir.child(name)) {
             if !keep.contains(&path) {
                 self.host.root.remove(&path)?;
             }

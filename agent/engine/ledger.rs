@@ -169,8 +169,8 @@ impl Ledger {
         for name in self.root.list(&dir)? {
             let named = history::changes(&self.records)
                 .any(|made| matches!(&made.before, Before::Kept { sha256, .. } if sha256.as_str() == name));
-            if !named {
-                self.root.remove(&dir.join(&name))?;
+            if let Some(path) = dir.child(&name).filter(|_| !named) {
+                self.root.remove(&path)?;
             }
         }
         Ok(())

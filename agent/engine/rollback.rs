@@ -173,7 +173,7 @@ pub async fn preview(host: &Host, back: Back, purge: bool) -> Result<Vec<Undone>
 
 fn would_be_empty(host: &Host, path: &RootPath, gone: &BTreeSet<String>) -> bool {
     let names = host.root.list(path).unwrap_or_default();
-    names.iter().all(|name| gone.contains(path.join(name).as_str()))
+    names.iter().all(|name| path.child(name).is_some_and(|path| gone.contains(path.as_str())))
 }
 
 /// Undoes, and leaves a hold for `config`: the next boot's bootstrap does nothing until the configuration changes.

@@ -17,7 +17,7 @@ use super::retry::{self, GaveUp, News, Policy, Tried};
 use super::root::{FileError, Root};
 use crate::config::settings::{DownloadSettings, Proxy};
 use crate::config::values::RootPath;
-use crate::engine::fault::{Class, Explain};
+use crate::engine::fault::{Class, Explain, quote};
 use crate::journal::{self, Event, Teller};
 
 /// How long a server may take to accept a connection.
@@ -135,6 +135,7 @@ fn pause(retry_after: Option<Duration>) -> String {
 /// The beginning of an answer, on one line, to stand behind its status.
 fn excerpt(body: &str) -> String {
     let line: String = body.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(200).collect();
+    let line = quote(&line);
     if line.is_empty() { line } else { format!(": {line}") }
 }
 
@@ -387,4 +388,17 @@ fn status_error(url: &str, status: StatusCode, headers: &HeaderMap, body: &[u8])
     let retry_after = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok());
     let retry_after = retry_after.and_then(|text| answer::retry_after(text, super::clock::now()));
     HttpError::Status { url: url.to_owned(), status: status.as_u16(), body, retry_after }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_quoted_in_one_line_without_what_a_terminal_would_obey() {
+        assert_eq!(excerpt(" \n"), "");
+        assert_eq!(excerpt("not\nfound"), ": not found");
+        assert_eq!(excerpt("x\u{1b}]0;y\u{7}"), ": x\u{fffd}]0;y\u{fffd}");
+        assert_eq!(excerpt(&"z".repeat(500)).len(), 202);
+    }
 }

@@ -15,6 +15,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
+use super::notify;
+
 /// Where journald takes requests, root's only, since systemd 242; `journalctl --sync` uses it.
 const SOCKET: &str = "/run/systemd/journal/io.systemd.journal";
 
@@ -31,6 +33,8 @@ const READ_WITHIN: Duration = Duration::from_secs(10);
 pub async fn wait_until_read() {
     // systemd sets it for every process of a unit (systemd.exec(5)).
     if env::var_os("INVOCATION_ID").is_some() {
+        // A start that has used up its time is not to be cut off here.
+        notify::extend_timeout(READ_WITHIN + Duration::from_secs(1));
         let _ = timeout(READ_WITHIN, synchronize(Path::new(SOCKET))).await;
     }
 }

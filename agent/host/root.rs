@@ -407,8 +407,9 @@ impl Root {
 
     /// Removes what killed runs left in a directory of the agent's own.
     pub fn remove_temporaries(&self, dir: &RootPath) -> Result<(), FileError> {
-        for name in self.list(dir)?.iter().filter(|name| name.ends_with(TEMPORARY)) {
-            self.remove(&dir.join(name))?;
+        let names = self.list(dir)?;
+        for path in names.iter().filter(|name| name.ends_with(TEMPORARY)).filter_map(|name| dir.child(name)) {
+            self.remove(&path)?;
         }
         Ok(())
     }

@@ -28,6 +28,12 @@ pub enum SourceError {
         /// The cause.
         source: io::Error,
     },
+    /// A drop-in is there by name, and leads nowhere.
+    #[error("read {path}: it is a link to what is not there")]
+    Dangling {
+        /// Which.
+        path: String,
+    },
     /// A file in the tree cannot be read.
     #[error(transparent)]
     File(#[from] FileError),
@@ -43,6 +49,7 @@ impl Explain for SourceError {
             Self::Missing { .. } => {
                 Some("write one (`nodeagent schema` prints what may stand in it), or name one with --config".to_owned())
             }
+            Self::Dangling { .. } => Some("remove it, or bring what it leads to".to_owned()),
             Self::Unreadable { .. } => None,
             Self::File(error) => error.advice(),
         }
@@ -80,9 +87,9 @@ fn from_tree(root: &Root) -> Result<Vec<Source>, SourceError> {
             path: format!("{}/{name:?}", root.display(&dir)),
             source: io::Error::new(io::ErrorKind::InvalidInput, error.why().to_owned()),
         })?;
-        if let Some(text) = root.read(&path)? {
-            sources.push(Source { name: root.display(&path), text });
-        }
+        let name = root.display(&path);
+        let text = root.read(&path)?.ok_or_else(|| SourceError::Dangling { path: name.clone() })?;
+        sources.push(Source { name, text });
     }
     Ok(sources)
 }

@@ -149,8 +149,8 @@ fn drives(root: &Root) -> Result<Vec<(&'static str, Option<RootPath>)>, FileErro
     let mounts = text(&RootPath::literal("/proc/self/mountinfo"))?;
     let mut all = Vec::new();
     for name in names(root, &dir)? {
-        let Some(number) = name.strip_prefix('b') else { continue };
-        let links = text(&dir.join(&name))?;
+        let (Some(number), Some(path)) = (name.strip_prefix('b'), dir.child(&name)) else { continue };
+        let links = text(&path)?;
         let mut labels = links.lines().filter_map(|line| line.strip_prefix("S:disk/by-label/"));
         let label = labels.find_map(|link| LABELS.into_iter().find(|label| *label == link));
         all.extend(label.map(|label| (label, mounted(&mounts, number))));

@@ -227,7 +227,8 @@ pub async fn mirror(http: &Http, dir: &Root, lock: &Lock, from: &HttpUrl) -> Res
     let results: Vec<Result<(), Fault>> = join_all(files).await;
     let all = judge(results.into_iter().map(|r| r.map_err(|fault| (fault.class, fault.to_string()))).collect())?;
     dir.put(&RootPath::literal("/").join(&format!("{}.lock.json", lock.version)), &lock.print(), Meta::FILE)?;
-    dir.remove(partial)?;
+    // What another one left is not gone on from.
+    dir.remove_tree(partial)?;
     Ok(all)
 }
 

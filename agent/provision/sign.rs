@@ -84,6 +84,12 @@ pub enum SignError {
         /// What is wrong with it.
         why: String,
     },
+    /// It would take the place of what it is made from.
+    #[error("put a certificate in {path}: that is what is signed, or what it is signed with")]
+    InPlace {
+        /// Where.
+        path: String,
+    },
     /// Two requests would have their certificates in one place.
     #[error("{path} would hold the certificates of two requests")]
     Twice {
@@ -98,7 +104,7 @@ impl Explain for SignError {
             Self::Asked { source, .. } => source.class(),
             Self::Authority(error) => error.class(),
             Self::Issuer { source, .. } | Self::Issue { source, .. } => source.class(),
-            Self::Absent { .. } | Self::Name { .. } | Self::Twice { .. } => Class::Usage,
+            Self::Absent { .. } | Self::Name { .. } | Self::Twice { .. } | Self::InPlace { .. } => Class::Usage,
             Self::Key { .. } => Class::Failed,
         }
     }
@@ -118,8 +124,12 @@ impl Explain for SignError {
             Self::Authority(error) => error.advice(),
             Self::Key { source, .. } => source.advice(),
             Self::Issuer { .. } => Some("--ca and --key must be certificate and key of one CA".to_owned()),
+            Self::InPlace { .. } => {
+                Some("give requests another name or directory than the CA's, or say --to".to_owned())
+            }
+            Self::Issue { source, .. } => source.advice(),
             Self::Twice { .. } => Some("sign each node's requests into a directory of their own (--to)".to_owned()),
-            Self::Issue { .. } | Self::Absent { .. } | Self::Name { .. } => None,
+            Self::Absent { .. } | Self::Name { .. } => None,
         }
     }
 }
@@ -164,6 +174,10 @@ impl Place {
         Ok(bytes.ok_or_else(|| SignError::Absent { path: self.shown() })?)
     }
 
+    fn is(&self, other: &Self) -> bool {
+        self.path == other.path && self.root.is_same_as(&other.root)
+    }
+
     fn shown(&self) -> String {
         self.root.display(&self.path)
     }
@@ -201,6 +215,10 @@ pub fn sign(
         orders.push((place, pem, wanted, Place::of(&target)?));
     }
     for (at, (_, _, _, target)) in orders.iter().enumerate() {
+        let sources = orders.iter().map(|(request, ..)| request).chain([&ca, &key]);
+        if sources.into_iter().any(|source| source.is(target)) {
+            return Err(SignError::InPlace { path: target.shown() }.into());
+        }
         if orders[..at].iter().any(|(_, _, _, other)| other.shown() == target.shown()) {
             return Err(SignError::Twice { path: target.shown() }.into());
         }

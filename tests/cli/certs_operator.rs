@@ -52,7 +52,13 @@ fn a_slip_of_the_operators_is_answered_plainly_and_overwrites_nothing() -> Resul
     let sign = |args: &[&'static str]| [&["sign", "node.csr"][..], args].concat();
     let not_a_key = "it holds no readable private key";
     let both = "--ca wants the CA's certificate in PEM, and --key its private key";
-    let table: [(Vec<&str>, i32, &[&str]); 10] = [
+    fs::copy(&request, dir.join("request.pem"))?;
+    fs::copy(&request, dir.join("ca.csr"))?;
+    let by_ca = ["--ca", "ca.pem", "--key", "ca-key.pem"];
+    let in_place = "that is what is signed, or what it is signed with";
+    let table: [(Vec<&str>, i32, &[&str]); 12] = [
+        ([&["sign", "request.pem"], &by_ca[..]].concat(), 2, &["/request.pem: ", in_place]),
+        ([&["sign", "node.csr", "ca.csr"], &by_ca[..]].concat(), 2, &["/ca.pem: ", in_place]),
         (vec!["ca", "nope"], 2, &["use the directory nope: there is no such directory", "make it first"]),
         (vec!["ca", "ca.pem"], 2, &["use the directory ca.pem: it is no directory"]),
         (vec!["ca", ".", "--root", "begun"], 2, &["--root means nothing to `nodeagent certs ca`"]),
@@ -68,6 +74,7 @@ fn a_slip_of_the_operators_is_answered_plainly_and_overwrites_nothing() -> Resul
         refused(&certs(dir, &args)?, code, says).with_context(|| format!("{args:?}"))?;
     }
     ensure!(!dir.join("node.pem").exists() && fs::read(dir.join("ca-key.pem"))? == key, "something was written");
+    ensure!(fs::read(dir.join("request.pem"))? == fs::read(&request)?, "a request was overwritten");
 
     // What was begun is finished, and what is missing is made beside what is there.
     for args in [["ca", "begun"].as_slice(), &["ca", "begun", "--etcd"]] {

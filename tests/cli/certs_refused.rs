@@ -130,7 +130,9 @@ fn a_bad_ca_or_key_is_named_and_the_pairs_stay() -> Result<()> {
     let expired = valid(&certificate, &private, -3600, -60)?;
     let tomorrow = valid(&certificate, &private, 86_400, 172_800)?;
     let (bring, own) = ("put the cluster's CA certificate in PEM into /etc", "put the CA's own certificate there");
-    let cas: [Bad<'_>; 6] = [
+    let both = [good_ca.as_slice(), &good_key].concat();
+    let cas: [Bad<'_>; 7] = [
+        ("a CA with its key", Some(both), 4, ["it holds a private key, too", "into a file of its own"]),
         ("an expired CA", Some(expired), 4, ["expired on", "make a new CA certificate"]),
         ("a CA that starts tomorrow", Some(tomorrow), 4, ["starts on", "set this machine's clock"]),
         ("no CA:TRUE", Some(fs::read(&leaf)?), 4, ["is not a CA (no basic constraint CA:TRUE)", own]),
@@ -149,9 +151,12 @@ fn a_bad_ca_or_key_is_named_and_the_pairs_stay() -> Result<()> {
 
     // Several blocks, in an order that nobody would choose, are no fault.
     let ours = fs::read(pki(&tree).join("kubelet-client.pem"))?;
-    let all = [b"the cluster's:\n".as_slice(), &fs::read(&other)?, &ours, &fs::read(&leaf)?, &good_ca].concat();
-    fs::write(&certificate, all)?;
     let parameters = b"-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n";
+    let ours = String::from_utf8(ours)?;
+    let (_, ours) = ours.split_at(ours.find("-----BEGIN CERTIFICATE").context("a certificate")?);
+    let ours = &ours[..ours.find("-----BEGIN PRIVATE").unwrap_or(ours.len())];
+    let words = b"the cluster's:\n".as_slice();
+    fs::write(&certificate, [words, parameters, ours.as_bytes(), &fs::read(&leaf)?, &good_ca].concat())?;
     fs::write(&key, [good_ca.as_slice(), parameters, &good_key].concat())?;
     let before = pairs(&tree)?;
     tree.ok(&["certs"])?;

@@ -36,6 +36,17 @@ fn every_problem_at_once_and_nothing_touched() {
 }
 
 #[test]
+fn a_drop_in_that_leads_nowhere_is_not_passed_over() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let drop_ins = dir.path().join("etc/nodeagent/node.d");
+    fs::create_dir_all(&drop_ins).expect("a directory");
+    fs::write(dir.path().join("etc/nodeagent/node.yaml"), "kind: NodeConfig\n").expect("node.yaml");
+    std::os::unix::fs::symlink("/nowhere", drop_ins.join("10-x.yaml")).expect("a link");
+    let (code, _, told) = run(dir.path(), &["plan"]);
+    assert!(code == 2 && told.contains("node.d/10-x.yaml: it is a link to what is not there"), "{code}: {told}");
+}
+
+#[test]
 fn a_missing_configuration_says_where_it_was_looked_for() {
     let dir = tempfile::tempdir().expect("a directory");
     let (code, _, told) = run(dir.path(), &["bootstrap"]);

@@ -225,6 +225,9 @@ fn a_release_is_locked_mirrored_and_checked() -> Result<()> {
 
     // A mirror of it, over plain http: the digests are known now.
     let mirror = lock("mirror");
+    // Another one was interrupted there.
+    fs::create_dir_all(server.path("mirror/.partial"))?;
+    fs::write(server.path("mirror/.partial/kubelet-0123456789ab"), "half")?;
     let make = ["lock", "--mirror", &mirror, "--file", &lock("a.json"), "--from", &server.http()];
     says(&server.agent(&make)?, 0, &["has all 7 files"]);
     assert_eq!(fs::read(server.path("mirror/v1.34.2.lock.json"))?, bytes);

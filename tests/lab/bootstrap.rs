@@ -10,7 +10,7 @@ use crate::harness::{Lab, Node, SERVICES, WORKER};
 pub const BOOTSTRAP: Duration = Duration::from_mins(5);
 
 /// For units that systemd starts anew to run.
-const SETTLED: Duration = Duration::from_mins(1);
+const SETTLED: Duration = Duration::from_mins(3);
 
 #[test]
 fn bootstrap_from_cloud_config() -> Result<()> {

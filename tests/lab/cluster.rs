@@ -33,8 +33,10 @@ fn kubeconfigs_serve_a_new_kubectl(cluster: &Cluster<'_>) -> Result<()> {
     let worker = cluster.node("worker-1")?;
     worker.write_as("/root/kubectl", &fs::read(&kubectl)?, 0o755)?;
     let as_node = ["/root/kubectl", "--kubeconfig=/etc/kubernetes/kubelet.conf", "get", "node", "worker-1"];
-    ensure!(worker.ok(&as_node)?.contains(" Ready "), "the node does not see itself");
-    Ok(())
+    wait_until("the node to see itself", Duration::from_mins(1), || {
+        ensure!(worker.ok(&as_node)?.contains(" Ready "), "it is not Ready");
+        Ok(())
+    })
 }
 
 /// The container runtime has its limits, for which it is restarted, before the kubelet begins to speak to it.
@@ -60,7 +62,7 @@ fn pods_look_names_up(cluster: &Cluster<'_>) -> Result<()> {
         ensure!(found.trim() == "192.0.2.53", "it found {found:?}");
         Ok(())
     })?;
-    wait_until("both of the cluster's DNS to be ready", Duration::from_mins(1), || {
+    wait_until("both of the cluster's DNS to be ready", Duration::from_mins(3), || {
         let dns = cluster.get(&["deployment", "coredns", "--namespace=kube-system"])?;
         ensure!(dns["status"]["readyReplicas"] == dns["spec"]["replicas"], "{}", dns["status"]);
         Ok(())

@@ -127,8 +127,9 @@ fn judged(cluster: &Cluster<'_>, token_of_the_late: &str) -> Result<()> {
         ensure!(conditions == ["Approved"], "it is {conditions:?}");
         Ok(())
     })?;
-    let journal =
-        cluster.node("controller-1")?.ok(&["journalctl", "--no-pager", "--unit=nodeagent-cluster.service"])?;
+    let controller = cluster.node("controller-1")?;
+    controller.ok(&["journalctl", "--sync"])?;
+    let journal = controller.ok(&["journalctl", "--no-pager", "--unit=nodeagent-cluster.service"])?;
     for name in ["another-nodes-name", "another-nodes-address", "another-user"] {
         ensure!(conditions(cluster, name)?.is_empty(), "{name} has an answer");
         ensure!(journal.matches(&format!("left {name} of ")).count() == 1, "{name} is not told of, once:\n{journal}");
@@ -252,6 +253,7 @@ fn the_days_after() -> Result<()> {
         cluster.power_on(&early)?;
         cluster.wait_until_ready(&early)?;
         cluster.pods_reach_each_other(&["worker-1"])?;
+        process::wait_until("its pod to run", JUDGED, || cluster.pod_address(&cluster::greeter("worker-1")))?;
         for name in early {
             bootstrapped(cluster.node(name)?)?;
         }

@@ -63,5 +63,5 @@ pub fn runs_only_what_tolerates_it(cluster: &Cluster<'_>, neighbour: &str) -> Re
         ensure!(why.contains(ROLE) && why.contains("didn't tolerate"), "{why}");
         Ok(())
     })?;
-    cluster.kubectl(&["delete", "pod", "ingress", "stranger", "--now"]).map(drop)
+    cluster.kubectl(&["delete", "pod", "ingress", "stranger", "--now", "--wait=false"]).map(drop)
 }

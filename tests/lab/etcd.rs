@@ -59,15 +59,15 @@ fn ask(node: &Node<'_>, endpoints: &str, pair: &[String], args: &[&str]) -> Resu
     let endpoints = format!("--endpoints={endpoints}");
     let ca = format!("--cacert={PKI}/etcd-ca.pem");
     let login: Vec<&str> = pair.iter().map(String::as_str).collect();
-    let limits = ["--dial-timeout=3s", "--command-timeout=5s"];
+    let limits = ["--dial-timeout=3s", "--command-timeout=15s"];
     let command = [&["env", "ETCDCTL_API=3", "/opt/bin/etcdctl", &endpoints, &ca], &limits[..], &login, args].concat();
     let begun = Instant::now();
     loop {
-        match node.ok(&command) {
-            // A disk that is slow for a second costs a small cluster its leader, and every client asks again.
-            Err(error)
-                if CHANGES.iter().any(|change| error.to_string().contains(change)) && begun.elapsed() < HEALTHY => {}
-            said => return said,
+        let said = node.ok(&command);
+        // A disk that is slow for a second costs a small cluster its leader, and every client asks again.
+        let why = said.as_ref().map_or_else(|error| format!("{error:#}"), |_| String::new());
+        if !CHANGES.iter().any(|change| why.contains(change)) || begun.elapsed() > HEALTHY {
+            return said;
         }
     }
 }
@@ -76,7 +76,7 @@ fn ask(node: &Node<'_>, endpoints: &str, pair: &[String], args: &[&str]) -> Resu
 fn peer(node: &Node<'_>, address: &str, pair: Option<&str>) -> Result<String> {
     let url = format!("https://{address}:2380/members");
     // What a member says on this port is HTTP/1; over HTTP/2 it breaks off.
-    let mut command = vec!["curl", "--http1.1", "--silent", "--show-error", "--fail", "--max-time", "5", "--cacert"];
+    let mut command = vec!["curl", "--http1.1", "--silent", "--show-error", "--fail", "--max-time", "30", "--cacert"];
     let ca = format!("{PKI}/etcd-ca.pem");
     command.push(&ca);
     let file = pair.map(|pair| format!("{PKI}/{pair}"));
@@ -103,7 +103,7 @@ fn serial(node: &Node<'_>) -> Result<String> {
     let server = format!("{PKI}/etcd-server.pem");
     let connect = format!("{FIRST}:2379");
     let script = ["openssl", "s_client", "-connect", &connect, "-cert", &server, "-key", &server];
-    let shown = node.run(&[&["timeout", "5"], &script[..]].concat())?;
+    let shown = node.run(&[&["timeout", "30"], &script[..]].concat())?;
     let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
     let from = shown.find("-----BEGIN CERTIFICATE-----").with_context(|| format!("no certificate: {shown}"))?;
     node.write("/root/served.pem", &shown.as_bytes()[from..])?;

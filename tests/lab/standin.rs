@@ -96,8 +96,11 @@ fn until_told_to_end() -> io::Result<()> {
 fn greet() -> io::Result<()> {
     let name = env::var("HOSTNAME").unwrap_or_default();
     for client in TcpListener::bind(("0.0.0.0", 8080))?.incoming() {
-        let client = client?;
-        let greeting = format!("this is {name}, asked by {}\n", client.peer_addr()?.ip());
+        // One that has gone already is not waited for.
+        let Ok((client, asker)) = client.and_then(|client| client.peer_addr().map(|asker| (client, asker))) else {
+            continue;
+        };
+        let greeting = format!("this is {name}, asked by {}\n", asker.ip());
         if let Err(error) = answer(client, "/", &greeting) {
             eprintln!("greeter: {error}");
         }

@@ -56,7 +56,7 @@ fn a_node_reaches_the_lab_and_nothing_else() -> Result<()> {
         assert_ne!(outside.status.code(), Some(0), "nothing leads out of the lab");
 
         let url = format!("https://{CONTROLLER}:6443/readyz");
-        let closed = node.run(&["curl", "--silent", "--max-time", "2", "--insecure", &url])?;
+        let closed = node.run(&["curl", "--silent", "--max-time", "20", "--insecure", &url])?;
         assert_eq!(process::exited(&closed), Some(7), "before it is started, nothing listens on the API server's port");
         let _stand_in = lab.start_stand_in_api_server()?;
         node.write("/tmp/ca.pem", lab.ca.pem()?.as_bytes())?;

@@ -70,9 +70,10 @@ impl Explain for LocalError {
             ),
             Self::CannotTell(cannot) => cannot.advice(),
             Self::Key { source, .. } => source.advice(),
-            Self::Issue { .. } => {
+            Self::Issue { source: IssueError::OtherKey { .. }, .. } => {
                 Some("pki.ca and pki.signer.local.key must be certificate and key of one CA".to_owned())
             }
+            Self::Issue { source, .. } => source.advice(),
         }
     }
 }

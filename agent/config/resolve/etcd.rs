@@ -80,6 +80,9 @@ impl Resolver<'_> {
         const KEY: &str = "etcd.endpoints";
         let url = |address: IpAddr| HttpUrl::https(address, defaults::ETCD_CLIENT_PORT);
         if let Some(given) = given {
+            if given.is_empty() && self.role == Role::Controller {
+                self.refuse(KEY, "is empty: the API server has to know a member; leave it out for the members' own");
+            }
             for url in &given {
                 self.https(KEY, url, "the whole cluster's Secrets go there");
             }

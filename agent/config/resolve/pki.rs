@@ -91,7 +91,7 @@ impl Resolver<'_> {
         const WHY: &str = "every node's certificate would open the store, and all Secrets with it";
         let Some(given) = given else {
             let message = format!(
-                "is missing: etcd wants a CA of its own (`nodeagent certs ca --etcd` makes one), for with the cluster's {WHY}"
+                "is missing: etcd wants a CA of its own (`nodeagent certs ca DIR --etcd` makes one), for with the cluster's {WHY}"
             );
             self.refuse("pki.etcd", message);
             return None;

@@ -44,7 +44,11 @@ impl Record {
     /// was there before the record.
     pub fn is_placed(&self, root: &Root) -> Result<bool, Fault> {
         let is_there = |name: &str| Ok::<_, Fault>(root.entry(&self.data_dir.join(name), false)? != Entry::Absent);
-        Ok(is_there(DATA)? && self.kept.as_deref().is_none_or(|kept| matches!(is_there(kept), Ok(true))))
+        let old_is_aside = match &self.kept {
+            Some(kept) => is_there(kept)?,
+            None => true,
+        };
+        Ok(old_is_aside && is_there(DATA)?)
     }
 
     /// Puts the new data in the place of the old. What was done already is not done again.

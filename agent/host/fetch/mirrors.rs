@@ -50,9 +50,10 @@ struct Mirror<'a> {
 }
 
 impl<'a> Mirrors<'a> {
-    /// Those of the URLs, each as good as its server has proved to be.
+    /// Those of the URLs, each as good as its server has proved to be. One that is named twice is one.
     pub fn new(urls: &'a [String], health: &'a Health, now: Instant) -> Self {
-        let all = urls.iter().map(|url| Mirror { url, failed: None, from: Some(now) }).collect();
+        let first = urls.iter().enumerate().filter(|(at, url)| !urls[..*at].contains(url));
+        let all = first.map(|(_, url)| Mirror { url, failed: None, from: Some(now) }).collect();
         Self { health, all, ours: None }
     }
 
@@ -126,6 +127,16 @@ mod tests {
     fn status(url: &str, status: u16, pause: Option<u64>) -> Reason {
         let retry_after = pause.map(Duration::from_secs);
         HttpError::Status { url: url.to_owned(), status, body: String::new(), retry_after }.into()
+    }
+
+    #[test]
+    fn one_that_is_named_twice_is_one() {
+        let urls = ["http://a/x", "http://b/x", "http://a/x"].map(str::to_owned);
+        let (health, now) = (Health::default(), Instant::now());
+        let mut mirrors = Mirrors::new(&urls, &health, now);
+        assert_eq!(mirrors.to_ask(now), ["http://a/x", "http://b/x"]);
+        mirrors.failed("http://a/x", status("http://a/x", 404, None), now);
+        assert_eq!(mirrors.to_ask(now), ["http://b/x"]);
     }
 
     #[test]

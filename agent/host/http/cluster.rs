@@ -14,6 +14,7 @@ pub use self::watch::Watch;
 use super::{Http, HttpError, builder, status_error};
 use crate::config::values::HttpUrl;
 use crate::host::clock;
+use crate::journal;
 
 /// How long such a server may take to answer.
 const ANSWER: Duration = Duration::from_secs(30);
@@ -134,14 +135,23 @@ async fn whole(url: &str, response: Response) -> Result<Vec<u8>, HttpError> {
     let (status, headers) = (response.status(), response.headers().clone());
     let date = headers.get(DATE).and_then(|date| date.to_str().ok());
     same_time(url, date, clock::now())?;
-    let answer = response.bytes().await.map_err(|source| HttpError::no_answer(url, source))?;
-    if answer.len() > MAX_ANSWER {
-        return Err(bad(url, "the answer is too long".to_owned()));
-    }
+    let answer = body(url, response).await?;
     if !status.is_success() {
         return Err(status_error(url, status, &headers, &answer));
     }
-    Ok(answer.into())
+    Ok(answer)
+}
+
+/// What the answer holds. It is given up where it gets too long: who answers may be anybody.
+async fn body(url: &str, mut response: Response) -> Result<Vec<u8>, HttpError> {
+    let mut all = Vec::new();
+    while let Some(part) = response.chunk().await.map_err(|source| HttpError::no_answer(url, source))? {
+        all.extend_from_slice(&part);
+        if all.len() > MAX_ANSWER {
+            return Err(bad(url, format!("the answer is longer than {}", journal::size(MAX_ANSWER as u64))));
+        }
+    }
+    Ok(all)
 }
 
 fn bad(url: &str, why: String) -> HttpError {

@@ -3,18 +3,19 @@
 use std::time::SystemTime;
 
 use openssl::base64::{decode_block, encode_block};
+use openssl::x509::X509;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::keys::Ca;
-use crate::certs::authority::Authority;
 use crate::certs::check::check;
 use crate::certs::issue::{IssueError, LIFETIME};
 use crate::certs::key::{Key, KeyError};
 use crate::certs::request::{RequestError, Usage, Wanted, request};
+use crate::config::Source;
 use crate::config::cluster::Cluster;
+use crate::config::manifests::manifests;
 use crate::config::settings::KeyKind;
-use crate::config::values::RootPath;
 use crate::engine::fault::Explain;
 
 /// The administrator: kubeadm's name for it, in the group that may do everything.
@@ -83,17 +84,21 @@ pub(super) fn kubeconfig(
     Ok(Zeroizing::new(format!("{config:#}\n")))
 }
 
-/// Whether a kubeconfig of ours is that of a cluster with another CA: another key, because a certificate may be renewed.
-pub(super) fn is_of_another(kubeconfig: &[u8], ca: &Ca, now: SystemTime) -> bool {
-    let another = || {
-        let config: Value = serde_json::from_slice(kubeconfig).ok()?;
-        let data = &config["clusters"][0]["cluster"]["certificate-authority-data"];
-        let pem = decode_block(data.as_str()?).ok()?;
-        let authority = Authority::read(&RootPath::literal("/admin.conf"), Some(&pem), now).ok()?;
-        let key = Key::from_pem(ca.key.as_bytes()).ok()?;
-        Some(authority.certificate_of(&key).is_none())
-    };
-    another().unwrap_or(false)
+/// Whether a kubeconfig is that of a cluster with another CA: another key, because a certificate may be renewed. An error
+/// says why that cannot be told.
+pub(super) fn is_of_another(kubeconfig: &[u8], ca: &Ca) -> Result<bool, &'static str> {
+    let config = read(kubeconfig).ok_or("it is no kubeconfig")?;
+    let data = config["clusters"][0]["cluster"]["certificate-authority-data"].as_str().ok_or("it embeds no CA")?;
+    let pem = decode_block(data).map_err(|_| "its CA is not base64")?;
+    let embedded = X509::stack_from_pem(&pem).map_err(|_| "its CA is not PEM")?;
+    let key = Key::from_pem(ca.key.as_bytes()).map_err(|_| "the CA's key cannot be read")?;
+    Ok(!embedded.iter().any(|certificate| certificate.public_key().is_ok_and(|public| key.fits(&public))))
+}
+
+/// What a kubeconfig says. Ours is JSON; kubectl makes YAML of it where it sets something in there.
+fn read(kubeconfig: &[u8]) -> Option<Value> {
+    let source = Source { name: "admin.conf".to_owned(), text: kubeconfig.to_vec() };
+    Some(manifests(&source).ok()?.into_iter().next()?.object)
 }
 
 /// A certificate and its key, in PEM.
@@ -106,9 +111,9 @@ fn make(wanted: &Wanted, ca: &Ca, now: SystemTime) -> Result<Pair, AdminError> {
     Ok((certificate, key.to_pem()?))
 }
 
-/// The pair in a kubeconfig of ours.
+/// The pair in a kubeconfig.
 fn pair_of(kubeconfig: &[u8]) -> Option<Pair> {
-    let config: Value = serde_json::from_slice(kubeconfig).ok()?;
+    let config = read(kubeconfig)?;
     let user = &config["users"][0]["user"];
     let part = |name: &str| decode_block(user[name].as_str()?).ok();
     Some((part("client-certificate-data")?, Zeroizing::new(part("client-key-data")?)))

@@ -34,6 +34,14 @@ pub enum CloudConfigError {
         /// Where.
         dir: String,
     },
+    /// Whether it has another CA cannot be told.
+    #[error("see from {file} which CA the cluster of this inventory has: {why}")]
+    UnknownCa {
+        /// The administrator's kubeconfig.
+        file: String,
+        /// Why not.
+        why: &'static str,
+    },
     /// Its directory has another use.
     #[error("make files for a machine of the name {PKI}: {dir} is the directory of the CAs")]
     Reserved {
@@ -61,6 +69,9 @@ impl Explain for CloudConfigError {
                 Self::AnotherCa { .. } => {
                     "name the directory that has it with --pki, or bring it there; a new cluster wants an inventory of its own (--to), \
                      and one that is to get another CA no admin.conf of the old one"
+                }
+                Self::UnknownCa { .. } => {
+                    "remove it once you are sure that the CAs (--pki) are this cluster's: another one is made"
                 }
                 Self::Reserved { .. } => "name another directory for the CAs with --pki",
             }

@@ -70,6 +70,9 @@ pub struct Order {
 pub struct Made {
     /// The files that were written: none where all were there.
     pub written: Vec<String>,
+    /// Secrets that were made for a machine before, and that it needs no more: they are gone.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub removed: Vec<String>,
     /// The administrator's kubeconfig.
     pub kubeconfig: String,
     /// The machines, by name.
@@ -140,8 +143,13 @@ pub async fn make(order: Order, told: impl Fn(&str)) -> Result<Made, Fault> {
     // Another inventory may have the same CAs.
     let _alone_there = if store.is_same_as(&pki_store) { None } else { pki_store.lock(&told).await? };
     let keys = Keys::find(&pki, &mut pki_store, &Wanted::of(&cluster, &configs), now)?;
-    if there.as_ref().is_some_and(|there| admin::is_of_another(there, &keys.cluster, now)) {
-        return Err(another_ca().into());
+    if let Some(there) = &there {
+        let file = store.display(&kubeconfig_file);
+        match admin::is_of_another(there, &keys.cluster) {
+            Ok(false) => (),
+            Ok(true) => return Err(another_ca().into()),
+            Err(why) => return Err(CloudConfigError::UnknownCa { file, why }.into()),
+        }
     }
     let tokens_text = node::tokens_yaml(&tokens, "Written by nodeagent cloud-config: for controllers alone.");
 
@@ -170,8 +178,8 @@ pub async fn make(order: Order, told: impl Fn(&str)) -> Result<Made, Fault> {
     }
     let kubeconfig = store.display(&kubeconfig_file);
     let left = left(&store, &cluster)?;
-    let written = pki_store.written().into_iter().chain(store.written()).collect();
-    Ok(Made { written, kubeconfig, nodes, left })
+    let (pki, own) = (pki_store.done(), store.done());
+    Ok(Made { written: [pki.written, own.written].concat(), removed: own.removed, kubeconfig, nodes, left })
 }
 
 /// The directories that hold what an earlier run made for machines that are gone from `cluster.yaml`.

@@ -12,23 +12,32 @@ use crate::host::seen::Entry;
 /// How long another run is waited for, which itself waits for nothing but this.
 const TURN: Duration = Duration::from_secs(10);
 
-/// A directory of the operator's, and what was written there.
+/// A directory of the operator's, and what was done there.
 pub(super) struct Store {
     root: Root,
-    written: Vec<String>,
+    done: Done,
+}
+
+/// What was done to the files of a directory, each in the order in which it was.
+#[derive(Debug, Default)]
+pub(super) struct Done {
+    /// Those that were written.
+    pub written: Vec<String>,
+    /// Those that were removed.
+    pub removed: Vec<String>,
 }
 
 impl Store {
     /// Opens the directory, which is made if it is not there.
     pub fn open(dir: &Path) -> Result<Self, FileError> {
-        Ok(Self { root: Root::create(dir)?, written: Vec::new() })
+        Ok(Self { root: Root::create(dir)?, done: Done::default() })
     }
 
     /// Opens the directory, if it is there.
     pub fn there(dir: &Path) -> Result<Option<Self>, FileError> {
         match Root::open(dir) {
             Err(error) if error.is_absent() => Ok(None),
-            opened => Ok(Some(Self { root: opened?, written: Vec::new() })),
+            opened => Ok(Some(Self { root: opened?, done: Done::default() })),
         }
     }
 
@@ -90,18 +99,21 @@ impl Store {
             return Ok(());
         }
         self.root.put(path, bytes, meta)?;
-        self.written.push(self.root.display(path));
+        self.done.written.push(self.root.display(path));
         Ok(())
     }
 
     /// Says that a file was written by somebody else.
     pub fn note(&mut self, path: &RootPath) {
-        self.written.push(self.root.display(path));
+        self.done.written.push(self.root.display(path));
     }
 
     /// Removes a file, if it is there.
-    pub fn remove(&self, path: &RootPath) -> Result<(), FileError> {
-        self.root.remove(path).map(drop)
+    pub fn remove(&mut self, path: &RootPath) -> Result<(), FileError> {
+        if self.root.remove(path)? {
+            self.done.removed.push(self.root.display(path));
+        }
+        Ok(())
     }
 
     /// Makes a directory, or gives one that is there the mode that it has to have.
@@ -109,8 +121,8 @@ impl Store {
         self.root.make_own_dirs(dir, meta)
     }
 
-    /// What was written, in the order in which it was.
-    pub fn written(self) -> Vec<String> {
-        self.written
+    /// What was done.
+    pub fn done(self) -> Done {
+        self.done
     }
 }

@@ -181,6 +181,33 @@ fn a_slip_in_the_directory_of_cas_makes_no_other_cluster() -> Result<()> {
         ensure!(told.contains(&format!("take the CA in {slip}")) && told.contains("--to"), "{told}");
         ensure!(operator.all()? == before && !operator.dir.path().join("ikp").exists(), "something was made");
     }
+
+    // kubectl writes YAML where it changes something in there.
+    let config = operator.json("admin.conf")?;
+    let part = |at: &str| config.pointer(at).and_then(Value::as_str).context("a part of admin.conf");
+    let (ca, pair) = ("/clusters/0/cluster/certificate-authority-data", "/users/0/user/client-certificate-data");
+    let yaml = format!(
+        "apiVersion: v1\nclusters:\n- cluster:\n    certificate-authority-data: {}\n  name: kubernetes\nkind: Config\n\
+         users:\n- name: kubernetes-admin\n  user:\n    client-certificate-data: {}\n    client-key-data: {}\n",
+        part(ca)?,
+        part(pair)?,
+        part("/users/0/user/client-key-data")?
+    );
+    for (text, slip, says) in [
+        (yaml.as_str(), &["--pki", "another"][..], "take the CA in another"),
+        ("no: kubeconfig\n", &[], "it embeds no CA"),
+        ("\0", &[], "it is no kubeconfig"),
+    ] {
+        fs::write(operator.path("admin.conf"), text)?;
+        let before = operator.all()?;
+        let output = operator.run(slip)?;
+        let told = String::from_utf8(output.stderr)?;
+        ensure!(output.status.code() == Some(2) && told.contains(says), "{told}");
+        ensure!(operator.all()? == before, "something was made");
+    }
+    fs::write(operator.path("admin.conf"), &yaml)?;
+    ensure!(operator.run(&[])?.status.success(), "its own CA");
+    ensure!(operator.json("admin.conf")?.pointer(pair) == config.pointer(pair), "the administrator's pair is another");
     Ok(())
 }
 
@@ -344,6 +371,8 @@ fn only_secrets_that_were_listed_are_removed() -> Result<()> {
     fs::write(operator.dir.path().join("cluster.yaml"), without)?;
     let output = operator.run(&[])?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let told = String::from_utf8_lossy(&output.stdout);
+    ensure!(told.contains("\nremoved ") && told.contains("/secrets/front-proxy-ca-key.pem\n"), "{told}");
     ensure!(!secrets.join("front-proxy-ca-key.pem").exists(), "it is brought no more");
     ensure!(fs::read_to_string(secrets.join("deploy.key"))? == "an operator's", "it is not ours");
     Ok(())

@@ -1,6 +1,7 @@
 //! A real control plane: etcd, kube-apiserver and kube-controller-manager as processes in the lab's network.
 
 use std::{
+    ffi::OsString,
     fs,
     net::IpAddr,
     path::{Path, PathBuf},
@@ -120,11 +121,21 @@ impl<'lab> ControlPlane<'lab> {
 
     /// Runs kubectl as whoever the arguments say.
     pub fn kubectl_as(&self, args: &[&str]) -> Result<String> {
+        process::ok(&self.command(args), COMMAND)
+    }
+
+    /// As [`Self::kubectl_as`], and returns all that it printed, whether it succeeded or not.
+    pub fn kubectl_says(&self, args: &[&str]) -> Result<String> {
+        let output = process::output(&self.command(args), COMMAND)?;
+        Ok(String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+    }
+
+    fn command(&self, args: &[&str]) -> Vec<OsString> {
         let kubectl = self.programs.join("kubectl").display().to_string();
         // kubectl keeps what it learns of a server in its home.
         let home = format!("HOME={}", self.directory.display());
         let command = [&["env", "--ignore-environment", &home, &kubectl][..], args].concat();
-        process::ok(&self.net.inside(&command), COMMAND)
+        self.net.inside(&command)
     }
 
     /// Brings objects into being as an administrator.
