@@ -157,13 +157,27 @@ impl Asked {
         })
     }
 
-    /// The DNS names that it is to vouch for.
-    pub fn dns_names(&self) -> Vec<DnsDomain> {
-        self.names.iter().filter(|name| name.parse::<IpAddr>().is_err()).filter_map(|name| name.parse().ok()).collect()
+    /// The certificate that it asks for, if that is one of any machine's of a cluster. What else a node is called is in the
+    /// inventory, which is not here: whoever asks for this has looked.
+    pub fn wanted_of_anybody(&self) -> Result<Wanted, AskedError> {
+        let names = self.names.iter().filter(|name| name.parse::<IpAddr>().is_err());
+        let names: Vec<DnsDomain> = names.filter_map(|name| name.parse().ok()).collect();
+        self.wanted_with(&names).or_else(|_| self.wanted_of_control_plane())
+    }
+
+    /// What people do to sign it.
+    pub(super) fn to_sign(&self) -> &'static str {
+        if self.wanted().is_ok() {
+            "`nodeagent certs sign` it"
+        } else if self.wanted_of_anybody().is_ok() {
+            "`nodeagent certs sign --control-plane` it"
+        } else {
+            "sign it with openssl"
+        }
     }
 
     /// The certificate that it asks for, if that is one of a controller's or of a member of the store.
-    pub fn wanted_of_control_plane(&self) -> Result<Wanted, AskedError> {
+    fn wanted_of_control_plane(&self) -> Result<Wanted, AskedError> {
         const MASTERS: &str = "system:masters";
         let refuse = |why: &str| AskedError::NotTheControlPlanes { subject: self.subject.clone(), why: why.to_owned() };
         let [common_name] = self.common_name.as_slice() else { return Err(refuse("")) };
@@ -236,6 +250,21 @@ mod tests {
             let read = Asked::read(request(&wanted, &key).expect("a request").as_bytes()).expect("read");
             assert!(read.is_for(&wanted, &key) && !read.is_for(&wanted, &new_key()), "{wanted:?}");
             assert!(!read.is_for(&Wanted { common_name: "x".into(), ..wanted.clone() }, &key), "{wanted:?}");
+        }
+    }
+
+    #[test]
+    fn people_are_told_what_signs_it() {
+        let user = |common_name: &str| Wanted { common_name: common_name.into(), ..proxy() };
+        let also_called = Wanted { dns: vec!["worker-01".into(), "w1.example.com".into()], ..server() };
+        for (wanted, told) in [
+            (client(), "`nodeagent certs sign` it"),
+            (also_called, "`nodeagent certs sign --control-plane` it"),
+            (user("system:kube-scheduler"), "`nodeagent certs sign --control-plane` it"),
+            (user("ingress"), "sign it with openssl"),
+        ] {
+            let pem = request(&wanted, &new_key()).expect("a request");
+            assert_eq!(Asked::read(pem.as_bytes()).expect("read").to_sign(), told, "{wanted:?}");
         }
     }
 

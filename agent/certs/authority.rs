@@ -10,7 +10,7 @@ use openssl::x509::{X509, X509NameEntryRef, X509NameRef, X509Ref};
 use super::key::Key;
 use crate::config::values::{RootPath, Sha256};
 use crate::engine::fault::{Class, Explain, quote};
-use crate::engine::resource::CannotTell;
+use crate::engine::resource::{CannotTell, Seen};
 
 /// Why nothing can be trusted in the name of a CA file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -109,6 +109,11 @@ impl Authority {
         Self::judge(pem, now).map_err(|flaw| AuthorityError { path: path.clone(), flaw })
     }
 
+    /// The CA file at `path` as it was seen.
+    pub(super) fn seen(path: &RootPath, seen: &Seen) -> Result<Self, CannotTell> {
+        Ok(Self::read(path, seen.bytes(path)?, seen.now()?)?)
+    }
+
     /// Expired certificates are passed over as long as another one holds.
     fn judge(pem: Option<&[u8]>, now: SystemTime) -> Result<Self, AuthorityFlaw> {
         let pem = pem.ok_or(AuthorityFlaw::Absent)?;
@@ -151,8 +156,7 @@ impl Authority {
 
     /// The one whose key this is.
     pub fn certificate_of(&self, key: &Key) -> Option<&X509Ref> {
-        let fits = |ca: &&X509| ca.public_key().is_ok_and(|public| key.fits(&public));
-        self.usable.iter().find(fits).map(AsRef::as_ref)
+        self.usable.iter().find(|ca| key.is_of(ca)).map(AsRef::as_ref)
     }
 
     /// Whose they are, for people.

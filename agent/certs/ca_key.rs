@@ -1,17 +1,53 @@
 //! The CA's private key on a machine that only needed certificates: destroyed once they stand.
 
+use super::copies::NoCopies;
+use super::needs::{Need, of_own, pair_path};
+use crate::config::settings::{Role, Settings, Signer};
 use crate::config::values::RootPath;
 use crate::engine::change::Change;
-use crate::engine::resource::{CannotTell, Delta, Diff, Resource, Seen, Thing};
+use crate::engine::id::{Id, Step};
+use crate::engine::resource::{CannotTell, Delta, Diff, Planned, Resource, Seen, Thing};
 use crate::host::seen::Entry;
 
+/// What becomes of each CA's key where that is what signs.
+///
+/// A controller holds them by right: the controller manager signs with the cluster's. So does a member of the store that
+/// store's own.
+pub(super) fn ca_keys(settings: &Settings, needs: &[Need]) -> Vec<Planned> {
+    let mut all = Vec::new();
+    for (name, why, ca) in of_own(settings) {
+        let Signer::Local { key, remove_after_use } = &ca.signer else { continue };
+        let by_right = match settings.role {
+            Role::Controller => true,
+            Role::Etcd => name == "etcd-ca",
+            Role::Worker | Role::Edge | Role::Kubeadm => false,
+        };
+        if by_right && !remove_after_use {
+            continue;
+        }
+        let planned = |name: String, what: Box<dyn Resource>| Planned {
+            id: Id::new(Step::Certs, name),
+            why: settings.origins.of(why),
+            owes: Vec::new(),
+            what,
+        };
+        let pairs = needs.iter().filter(|need| need.ca.ca == ca.ca).map(|need| pair_path(settings, &need.name));
+        let (pairs, remove) = (pairs.collect(), *remove_after_use);
+        all.push(planned(format!("{name}-key"), Box::new(CaKey { key: key.clone(), pairs, remove })));
+        if remove {
+            all.push(planned(format!("{name}-key-copies"), Box::new(NoCopies { ca: ca.ca.clone() })));
+        }
+    }
+    all
+}
+
 /// The CA's key goes once every pair stands, or stays and is warned of.
-pub(super) struct CaKey {
-    pub(super) key: RootPath,
+struct CaKey {
+    key: RootPath,
     /// The pairs that it signs.
-    pub(super) pairs: Vec<RootPath>,
+    pairs: Vec<RootPath>,
     /// Whether it goes.
-    pub(super) remove: bool,
+    remove: bool,
 }
 
 impl Resource for CaKey {

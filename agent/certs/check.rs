@@ -1,8 +1,7 @@
-//! Whether a pair satisfies what is wanted of it: asked of the file on disk at every run, and of a signer's answer
-//! before it replaces anything. Pure.
+//! Whether a pair satisfies what is wanted of it: asked of the file on disk at every run and whenever it is shown, and of a
+//! signer's answer before it replaces anything. Pure.
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::net::IpAddr;
 use std::time::SystemTime;
 
@@ -15,10 +14,14 @@ use openssl::x509::verify::{X509VerifyFlags, X509VerifyParam};
 use openssl::x509::{GeneralNameRef, X509, X509ExtendedKeyUsage, X509KeyUsage, X509Ref, X509StoreContext};
 
 use super::authority::{Authority, entry_text, name_text, seconds_between, unix};
+use super::flaw::Flaw;
 use super::key::{Key, KeyError};
 use super::request::{Usage, Wanted};
+use crate::config::values::RootPath;
+use crate::engine::change::Meta;
 use crate::engine::fault::quote;
-use crate::engine::resource::Delta;
+use crate::engine::resource::{CannotTell, Delta, Seen};
+use crate::host::seen::Entry;
 
 /// A pair is replaced when less than this part of its life is left.
 const RENEW_AT_PART: i64 = 3;
@@ -26,110 +29,28 @@ const RENEW_AT_PART: i64 = 3;
 /// How far a signer's clock may be ahead of ours, in seconds (DESIGN.md, First boot: Time).
 const CLOCK_SKEW: i64 = 300;
 
-/// Why a pair must be replaced, or why a signer's answer must not be used.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Flaw {
-    /// There is no file.
-    Absent,
-    /// No certificate, or no key, can be read.
-    Garbage(&'static str),
-    /// The key wants a passphrase, and the programs that read the pair have none.
-    EncryptedKey,
-    /// The key is another certificate's.
-    KeyMismatch,
-    /// The key is of another kind than the configuration asks for.
-    OtherKind {
-        /// What it is.
-        now: String,
-        /// What it should be.
-        want: String,
-    },
-    /// None of our CA certificates signed it.
-    ForeignIssuer {
-        /// Who did, by its own word.
-        issuer: String,
-        /// Who should have.
-        ca: String,
-    },
-    /// Its time is over.
-    Expired {
-        /// The end.
-        until: String,
-    },
-    /// Its time has not come.
-    NotYetValid {
-        /// The start.
-        from: String,
-    },
-    /// Less than a third of its life is left.
-    RenewalDue {
-        /// The end.
-        until: String,
-    },
-    /// It vouches for other names than those of this node.
-    Names {
-        /// Those that it has.
-        now: Vec<String>,
-        /// Those that it should have.
-        want: Vec<String>,
-    },
-    /// It is somebody else's.
-    Subject {
-        /// Whose.
-        now: String,
-        /// Whose it should be.
-        want: String,
-    },
-    /// It may not be used for what it is needed for.
-    UsageMissing(Usage),
-    /// OpenSSL does not accept the chain for another reason.
-    Rejected(String),
+/// All that is wrong with the pair in `file`, by the CA of the file `ca`: what it says, and who can read it. No new pair
+/// mends a bad CA: that is for people, and nothing can be told of the pair.
+pub(super) fn judge(file: &RootPath, wanted: &Wanted, ca: &RootPath, seen: &Seen) -> Result<Vec<Flaw>, CannotTell> {
+    let ca = Authority::seen(ca, seen)?;
+    let mut flaws = check(seen.bytes(file)?, wanted, &ca, seen.now()?);
+    flaws.extend(exposed(seen.entry(file)?).map(Flaw::Exposed));
+    Ok(flaws)
 }
 
-impl Flaw {
-    /// The flaw as a difference between what is there and what should be.
-    pub fn delta(&self) -> Delta {
-        let good = "certificate and key";
-        match self {
-            Self::Absent => Delta::new("pair", "", good),
-            Self::Garbage(what) => Delta::new("pair", format!("no readable {what}"), good),
-            Self::EncryptedKey => Delta::new("key", "encrypted with a passphrase", "not encrypted"),
-            Self::KeyMismatch => Delta::new("key", "of another certificate", "of this certificate"),
-            Self::OtherKind { now, want } => Delta::new("key", now, want),
-            Self::ForeignIssuer { issuer, ca } => Delta::new("issuer", issuer, ca),
-            Self::Expired { until } => Delta::new("validity", format!("expired on {until}"), "valid now"),
-            Self::NotYetValid { from } => Delta::new("validity", format!("starts on {from}"), "valid now"),
-            Self::RenewalDue { until } => {
-                Delta::new("validity", format!("ends on {until}"), "more than a third of its life left")
-            }
-            Self::Names { now, want } => Delta::new("names", now.join(", "), want.join(", ")),
-            Self::Subject { now, want } => Delta::new("subject", now, want),
-            Self::UsageMissing(usage) => Delta::new("usage", "", usage),
-            Self::Rejected(why) => Delta::new("chain", why, "accepted"),
-        }
-    }
+/// What is wrong with a certificate of which nothing is known to be wanted, and with the key beside it, if there is one.
+pub(super) fn check_strangers(certificate: &X509Ref, key: Option<&Key>, now: SystemTime) -> Vec<Flaw> {
+    let key = key.filter(|key| !key.is_of(certificate)).map(|_| Flaw::KeyMismatch);
+    key.into_iter().chain(check_time(certificate, now).filter(|flaw| !flaw.leaves_it_working())).collect()
 }
 
-impl fmt::Display for Flaw {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Absent => f.write_str("there is no pair"),
-            Self::Garbage(what) => write!(f, "it holds no readable {what}"),
-            Self::EncryptedKey => f.write_str("its key is encrypted with a passphrase"),
-            Self::KeyMismatch => f.write_str("it is for another key"),
-            Self::OtherKind { now, want } => write!(f, "its key is {now}, not {want}"),
-            Self::ForeignIssuer { issuer, ca } => write!(f, "it is signed by {issuer}, not by the key of {ca}"),
-            Self::Expired { until } => write!(f, "it expired on {until}"),
-            Self::NotYetValid { from } => write!(f, "it starts on {from}"),
-            Self::RenewalDue { until } => write!(f, "it ends on {until}: less than a third of its life is left"),
-            Self::Names { now, want } => {
-                write!(f, "it is for the names [{}], not [{}]", now.join(", "), want.join(", "))
-            }
-            Self::Subject { now, want } => write!(f, "its subject is {now}, not {want}"),
-            Self::UsageMissing(usage) => write!(f, "it lacks the usage {usage:?}", usage = usage.to_string()),
-            Self::Rejected(why) => write!(f, "its chain is not accepted: {why}"),
-        }
-    }
+/// A key that others could read is no secret any more: it is replaced, not only its mode.
+pub(super) fn exposed(entry: &Entry) -> Option<Delta> {
+    const OTHERS: u32 = 0o077;
+    let Entry::File { meta, .. } = entry else { return None };
+    let text = |meta: &Meta| format!("{:04o} {}:{}", meta.mode, meta.uid, meta.gid);
+    let exposed = meta.mode & OTHERS != 0 || (meta.uid, meta.gid) != (Meta::SECRET.uid, Meta::SECRET.gid);
+    exposed.then(|| Delta::new("mode and owner", text(meta), text(&Meta::SECRET)))
 }
 
 /// All that is wrong with the pair in `pem`, certificate and key in one file; nothing when it is good.
@@ -147,7 +68,7 @@ pub fn check(pem: Option<&[u8]>, wanted: &Wanted, ca: &Authority, now: SystemTim
 /// All that is wrong with a certificate for `key`.
 fn check_certificate(certificate: &X509Ref, key: &Key, wanted: &Wanted, ca: &Authority, now: SystemTime) -> Vec<Flaw> {
     let mut flaws = Vec::new();
-    if !certificate.public_key().is_ok_and(|public| key.fits(&public)) {
+    if !key.is_of(certificate) {
         flaws.push(Flaw::KeyMismatch);
     }
     if key.describe() != wanted.key.to_string() {
@@ -157,10 +78,7 @@ fn check_certificate(certificate: &X509Ref, key: &Key, wanted: &Wanted, ca: &Aut
     if issuer.is_none() {
         flaws.push(Flaw::ForeignIssuer { issuer: name_text(certificate.issuer_name()), ca: ca.subjects() });
     }
-    match check_time(certificate, unix(now)) {
-        Ok(flaw) => flaws.extend(flaw),
-        Err(_) => flaws.push(Flaw::Garbage("validity")),
-    }
+    flaws.extend(check_time(certificate, now));
     flaws.extend(check_subject(certificate, wanted));
     flaws.extend(check_names(certificate, wanted));
     flaws.extend(
@@ -174,7 +92,11 @@ fn check_certificate(certificate: &X509Ref, key: &Key, wanted: &Wanted, ca: &Aut
     flaws
 }
 
-fn check_time(certificate: &X509Ref, now: i64) -> Result<Option<Flaw>, ErrorStack> {
+fn check_time(certificate: &X509Ref, now: SystemTime) -> Option<Flaw> {
+    time_flaw(certificate, unix(now)).unwrap_or(Some(Flaw::Garbage("validity")))
+}
+
+fn time_flaw(certificate: &X509Ref, now: i64) -> Result<Option<Flaw>, ErrorStack> {
     let (from, until) = (certificate.not_before(), certificate.not_after());
     let left = seconds_between(Asn1Time::from_unix(now)?.as_ref(), until)?;
     Ok(if from > Asn1Time::from_unix(now.saturating_add(CLOCK_SKEW))?.as_ref() {
@@ -186,12 +108,6 @@ fn check_time(certificate: &X509Ref, now: i64) -> Result<Option<Flaw>, ErrorStac
     } else {
         None
     })
-}
-
-/// Whether it is good at that time, however long it still is.
-pub(super) fn time_flaw(certificate: &X509Ref, now: SystemTime) -> Option<Flaw> {
-    let flaw = check_time(certificate, unix(now)).unwrap_or(Some(Flaw::Garbage("validity")));
-    flaw.filter(|flaw| !matches!(flaw, Flaw::RenewalDue { .. }))
 }
 
 /// Kubernetes takes the user from CN and the groups from every O; the rest of a name means nothing to it.

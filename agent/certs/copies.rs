@@ -26,7 +26,7 @@ impl Resource for NoCopies {
     }
 
     fn diff(&self, seen: &Seen) -> Result<Diff, CannotTell> {
-        let ca = Authority::read(&self.ca, seen.bytes(&self.ca)?, seen.now()?)?;
+        let ca = Authority::seen(&self.ca, seen)?;
         let (mut copies, mut dark) = (Vec::new(), Vec::new());
         for (place, bytes) in seen.user_data()? {
             match bytes.as_ref().map(|bytes| holds_key_of(&ca, bytes)) {

@@ -8,7 +8,7 @@ use openssl::base64::decode_block;
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use super::pair::exposed;
+use super::check::exposed;
 use crate::config::values::{RootPath, Sha256};
 use crate::engine::change::{Body, Change, Meta};
 use crate::engine::resource::{CannotTell, Delta, Diff, Resource, Seen, Thing};

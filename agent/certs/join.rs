@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::authority::Authority;
+use super::check::exposed;
 use super::discovery::hashes;
-use super::pair::exposed;
 use super::signer::Token;
 use crate::config::kubeadm::{CA, JOIN_CONFIG, JOINED, JOINING};
 use crate::config::settings::{Join, Settings};

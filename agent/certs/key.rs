@@ -9,7 +9,7 @@ use openssl::nid::Nid;
 use openssl::pkey::{HasPublic, Id, PKey, PKeyRef, Private, Public};
 use openssl::rsa::Rsa;
 use openssl::sign::Signer;
-use openssl::x509::X509Builder;
+use openssl::x509::{X509Builder, X509Ref};
 use rcgen::{PublicKeyData, SignatureAlgorithm, SigningKey};
 use zeroize::Zeroizing;
 
@@ -120,6 +120,11 @@ impl Key {
     /// Whether `public` is this key's public half.
     pub fn fits<T: HasPublic>(&self, public: &PKeyRef<T>) -> bool {
         self.secret.public_eq(public)
+    }
+
+    /// Whether this certificate is for it.
+    pub(super) fn is_of(&self, certificate: &X509Ref) -> bool {
+        certificate.public_key().is_ok_and(|public| self.fits(&public))
     }
 
     /// The public half.

@@ -71,7 +71,7 @@ pub struct Kubeconfig {
 
 impl Kubeconfig {
     fn file(&self, seen: &Seen) -> Result<ManagedFile, CannotTell> {
-        let authority = Authority::read(&self.ca, seen.bytes(&self.ca)?, seen.now()?)?;
+        let authority = Authority::seen(&self.ca, seen)?;
         // There is no secret in it, but kubeadm gives it to root alone, and nobody else needs it.
         let content = self.render(authority.pem());
         Ok(ManagedFile { path: self.path.clone(), content, meta: Meta::SECRET, kind: Kind::Plain })

@@ -1,14 +1,11 @@
 //! What a renewal that failed leaves behind: the pairs that are still the old ones, and for how long each works. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use openssl::x509::X509;
 
-use super::authority::Authority;
-use super::check::check;
 use super::key::Key;
-use super::needs::{needs, of_own, pair_path};
-use super::show::{Says, says};
+use super::show::{Kind, Says, says, show};
 use crate::config::settings::Settings;
 use crate::config::values::RootPath;
 use crate::engine::history;
@@ -43,23 +40,12 @@ pub fn placed(records: &[Record]) -> BTreeSet<RootPath> {
 impl Left {
     /// The node's pairs that are not as they should be.
     pub fn of_node(settings: &Settings, identity: &Identity, seen: &Seen) -> Result<Self, CannotTell> {
-        let now = seen.now()?;
-        let authority = |ca: RootPath| {
-            let read = Authority::read(&ca, seen.bytes(&ca).ok()?, now).ok()?;
-            Some((ca, read))
-        };
-        let authorities: BTreeMap<RootPath, Authority> =
-            of_own(settings).into_iter().filter_map(|(_, _, ca)| authority(ca.ca)).collect();
         let mut left = Self::default();
-        for need in needs(settings, identity) {
-            let path = pair_path(settings, &need.name);
-            // One whose CA is not there to judge it is not good.
-            let ca = authorities.get(&need.ca.ca);
-            let good = |pem| ca.is_some_and(|ca| check(Some(pem), &need.wanted, ca, now).is_empty());
-            match seen.bytes(&path) {
-                Ok(Some(pem)) if good(pem) => {}
-                Ok(pem) => left.add(path, pem, seen)?,
-                Err(cannot) => left.without.push((path, cannot.why)),
+        let all = show(settings, identity, &[], seen)?;
+        for pair in all.into_iter().filter(|shown| shown.kind == Kind::Pair && !shown.flaws.is_empty()) {
+            match pair.says {
+                Some(says) => left.old.push((pair.file, says)),
+                None => left.without.push((pair.file, pair.flaws.join("; "))),
             }
         }
         Ok(left)
@@ -67,27 +53,16 @@ impl Left {
 
     /// The pairs among these files, good or not.
     pub fn of_files(files: &BTreeSet<RootPath>, seen: &Seen) -> Result<Self, CannotTell> {
+        let now = seen.now()?;
+        let certificate = |pem| Key::from_pem(pem).ok().and_then(|_| X509::from_pem(pem).ok());
         let mut left = Self::default();
         for path in files {
             match seen.bytes(path) {
-                Ok(Some(pem)) if X509::from_pem(pem).is_ok() && Key::from_pem(pem).is_ok() => {
-                    left.add(path.clone(), Some(pem), seen)?;
-                }
-                Ok(_) => {}
+                Ok(pem) => left.old.extend(pem.and_then(certificate).map(|it| (path.clone(), says(&it, None, now)))),
                 Err(cannot) => left.without.push((path.clone(), cannot.why)),
             }
         }
         Ok(left)
-    }
-
-    fn add(&mut self, path: RootPath, pem: Option<&[u8]>, seen: &Seen) -> Result<(), CannotTell> {
-        let now = seen.now()?;
-        match pem.map(X509::from_pem) {
-            Some(Ok(certificate)) => self.old.push((path, says(&certificate, None, now))),
-            Some(Err(_)) => self.without.push((path, "no certificate is in it".to_owned())),
-            None => self.without.push((path, "not there".to_owned())),
-        }
-        Ok(())
     }
 
     /// Whether every pair is as it should be.

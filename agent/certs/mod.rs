@@ -19,6 +19,7 @@ pub mod client;
 mod copies;
 mod discovery;
 mod encryption;
+pub mod flaw;
 pub mod issue;
 pub mod join;
 pub mod key;
@@ -36,25 +37,24 @@ mod signing_ca;
 pub(crate) mod testing;
 mod wrapped;
 
-use self::ca_key::CaKey;
-use self::carried::Carried;
+use self::ca_key::ca_keys;
+pub use self::carried::requests;
 pub use self::check::addresses_of;
-use self::copies::NoCopies;
 use self::discovery::ClusterCa;
 use self::encryption::Encryption;
 use self::kubeconfig::{Kubeconfig, Program};
 pub use self::needs::{ADMIN_CLIENT, KUBELET_CLIENT, KUBELET_SERVER, pair_path};
-use self::needs::{Need, needs, of_own};
+use self::needs::{Need, needs};
 use self::pair::Pair;
 use self::service_account::ServiceAccountKey;
-use self::signer::{Offline, chosen};
+use self::signer::chosen;
 use self::signing_ca::SigningCa;
 use crate::config::kubeadm;
 use crate::config::settings::{Role, Settings, Signer};
 use crate::config::values::{RootPath, UnitName};
 use crate::engine::change::Debt;
 use crate::engine::id::{Id, Step};
-use crate::engine::resource::{Planned, Resource};
+use crate::engine::resource::Planned;
 use crate::host::facts::Facts;
 use crate::identity::Identity;
 
@@ -78,23 +78,6 @@ pub fn plan(settings: &Settings, _facts: &Facts, identity: &Identity) -> Vec<Pla
     let pairs = needs.into_iter().map(|need| pair(settings, identity, need));
     let shared = shared_secrets(settings);
     cluster_ca(settings).into_iter().chain(shared).chain(pairs).chain(kubeconfigs).chain(ca_keys).collect()
-}
-
-/// The keys and requests in `dir` for those of this node's pairs that are missing or due, for a person to carry.
-pub fn requests(settings: &Settings, identity: &Identity, dir: &RootPath) -> Vec<Planned> {
-    let carried = |need: Need| Planned {
-        id: Id::new(Step::Certs, format!("{}.csr", need.name)),
-        why: settings.origins.of(need.why),
-        owes: Vec::new(),
-        what: Box::new(Carried {
-            files: Offline::new(dir, &need.name),
-            pair: pair_path(settings, &need.name),
-            ca: need.ca.ca,
-            purpose: need.purpose,
-            wanted: need.wanted,
-        }),
-    };
-    needs(settings, identity).into_iter().map(carried).collect()
 }
 
 /// The CA's certificate, where only its key's hash was given.
@@ -178,38 +161,6 @@ fn kubeconfig(settings: &Settings, identity: &Identity, program: &Program) -> Pl
             pair: pair_path(settings, program.client),
         }),
     }
-}
-
-/// What becomes of each CA's key where that is what signs.
-///
-/// A controller holds them by right: the controller manager signs with the cluster's. So does a member of the store that
-/// store's own.
-fn ca_keys(settings: &Settings, needs: &[Need]) -> Vec<Planned> {
-    let mut all = Vec::new();
-    for (name, why, ca) in of_own(settings) {
-        let Signer::Local { key, remove_after_use } = &ca.signer else { continue };
-        let by_right = match settings.role {
-            Role::Controller => true,
-            Role::Etcd => name == "etcd-ca",
-            Role::Worker | Role::Edge | Role::Kubeadm => false,
-        };
-        if by_right && !remove_after_use {
-            continue;
-        }
-        let planned = |name: String, what: Box<dyn Resource>| Planned {
-            id: Id::new(Step::Certs, name),
-            why: settings.origins.of(why),
-            owes: Vec::new(),
-            what,
-        };
-        let pairs = needs.iter().filter(|need| need.ca.ca == ca.ca).map(|need| pair_path(settings, &need.name));
-        let (pairs, remove) = (pairs.collect(), *remove_after_use);
-        all.push(planned(format!("{name}-key"), Box::new(CaKey { key: key.clone(), pairs, remove })));
-        if remove {
-            all.push(planned(format!("{name}-key-copies"), Box::new(NoCopies { ca: ca.ca.clone() })));
-        }
-    }
-    all
 }
 
 #[cfg(test)]
@@ -307,6 +258,30 @@ pki:
         certs/front-proxy-ca-key the CA's key /etc/front-key.pem destroyed once the certificates stand; until it is put back, nothing renews them | 
         certs/front-proxy-ca-key-copies no copy of the CA's key in user-data |
         "#);
+    }
+
+    #[test]
+    fn a_person_is_asked_for_what_a_person_signs_and_where_its_signer_looks_for_it() {
+        let etcds = load(&CONTROLLER.replace(
+            "cfssl: { url: 'https://10.10.30.1:8888', authKeyFile: /etc/key }",
+            "offline: { dir: /srv/requests }",
+        ));
+        let asked = |settings: &Settings, dir: Option<&RootPath>| -> Vec<String> {
+            let all = requests(settings, &identity(), dir).into_iter();
+            all.flat_map(|planned| planned.what.makes())
+                .filter_map(|thing| match thing {
+                    Thing::File(path) if path.name().strip_suffix(".csr").is_some() => Some(path.to_string()),
+                    _ => None,
+                })
+                .collect()
+        };
+        let files =
+            |dir: &str| ["etcd-server", "etcd-peer", "api-server-etcd-client"].map(|it| format!("{dir}/{it}.csr"));
+        assert_eq!(asked(&etcds, None), files("/srv/requests"));
+        assert_eq!(asked(&etcds, Some(&parse("/root/mine"))), files("/root/mine"));
+        // Where no person signs, all of them can be carried all the same.
+        let all = asked(&load(CONTROLLER), None);
+        assert_eq!((all.len(), all[0].as_str()), (13, "/etc/kubernetes/pki/offline/etcd-server.csr"));
     }
 
     #[test]

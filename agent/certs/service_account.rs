@@ -3,8 +3,8 @@
 //! The controller manager signs tokens with it, and each API server tells by it whether a token is good. The script that
 //! this replaces took the API server's TLS key, so that every renewal of its certificate ended all tokens.
 
+use super::check::exposed;
 use super::key::{Key, KeyError};
-use super::pair::exposed;
 use crate::config::settings::KeyKind;
 use crate::config::values::RootPath;
 use crate::engine::change::{Body, Change, Meta};

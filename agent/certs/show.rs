@@ -12,6 +12,7 @@ pub(super) use self::look::says;
 use self::look::{Look, Signed};
 use super::needs::{self, needs, of_own, pair_path};
 use super::readers::Readers;
+use super::signer::Offline;
 use super::signing_ca::SigningCa;
 use crate::config::kubeadm;
 use crate::config::settings::{FlannelEtcd, FlannelStore, Role, Settings};
@@ -38,6 +39,21 @@ pub struct Shown {
     pub says: Option<Says>,
     /// All that is wrong with it; nothing when it is good.
     pub flaws: Vec<String>,
+    /// Its request, where a person signs it and something is left to do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request: Option<Waiting>,
+}
+
+/// A request that a person carries to the CA.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Waiting {
+    /// Where it is, or is to be.
+    pub file: RootPath,
+    /// Where its certificate is to be put.
+    pub certificate: RootPath,
+    /// What to do next.
+    pub next: String,
 }
 
 /// Whose business a certificate is.
@@ -142,7 +158,10 @@ pub fn places(settings: &Settings) -> Vec<RootPath> {
 pub fn reads(settings: &Settings, identity: &Identity, others: &[RootPath]) -> Vec<Thing> {
     let mut files: BTreeSet<RootPath> = others.iter().cloned().collect();
     files.extend(authorities(settings).into_iter().map(|ca| ca.file));
-    files.extend(needs(settings, identity).into_iter().map(|need| pair_path(settings, &need.name)));
+    for need in needs(settings, identity) {
+        files.extend(Offline::of(&need).into_iter().flat_map(|offline| offline.all()));
+        files.insert(pair_path(settings, &need.name));
+    }
     files.extend(SigningCa::of(settings).map(|signing| signing.path));
     files.extend(flannel_etcd(settings).map(|etcd| etcd.pair.clone()));
     if settings.role == Role::Kubeadm {
@@ -170,7 +189,7 @@ pub fn show(
         look.signing_ca(&signing);
     }
     for need in needs(settings, identity) {
-        look.need(settings, need);
+        look.need(settings, &need);
     }
     if let Some(etcd) = flannel_etcd(settings) {
         let readers = Readers::of(&[needs::FLANNELD]);

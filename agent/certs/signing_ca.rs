@@ -49,7 +49,7 @@ impl Resource for SigningCa {
     }
 
     fn diff(&self, seen: &Seen) -> Result<Diff, CannotTell> {
-        let ca = Authority::read(&self.ca, seen.bytes(&self.ca)?, seen.now()?)?;
+        let ca = Authority::seen(&self.ca, seen)?;
         let Some(key) = seen.bytes(&self.key)? else {
             let advice = "put the CA's private key there, or choose another pki.signer";
             let why = "there is no such file";

@@ -20,6 +20,8 @@ use crate::engine::commit::Hand;
 use crate::engine::fault::Fault;
 use crate::engine::id::Step;
 use crate::engine::plan::Plan;
+use crate::engine::resource::Thing;
+use crate::host::seen::Entry;
 use crate::journal::Teller;
 use crate::provision::authority::{self, Made, NewAuthority};
 use crate::provision::sign::{self, Signed, Whose};
@@ -51,7 +53,7 @@ enum CertsCommand {
 /// Arguments of `certs csr`.
 #[derive(Args)]
 struct CsrArgs {
-    /// Where keys and requests are kept [default: pki.signer.offline.dir, or else offline in pki.dir]
+    /// Where keys and requests are kept [default: the dir of the signer offline, or else offline in pki.dir]
     #[arg(long, value_name = "DIR")]
     dir: Option<RootPath>,
 }
@@ -152,15 +154,20 @@ async fn csr(args: CsrArgs, global: &Global, tell: &Teller) -> Result<Exit, Faul
     const COMMAND: &str = "certs csr";
     let host = node::host(global)?;
     let node = node::awaited(global, &host, tell).await?;
-    let dir = args.dir.unwrap_or_else(|| node.settings.certs.offline_dir());
-    let steps = vec![(Step::Certs, certs::requests(&node.settings, &node.identity, &dir))];
-    let plan = Plan { steps, no_restart: BTreeSet::new() };
+    let requests = certs::requests(&node.settings, &node.identity, args.dir.as_ref());
+    let made: Vec<Thing> = requests.iter().flat_map(|request| request.what.makes()).collect();
+    let plan = Plan { steps: vec![(Step::Certs, requests)], no_restart: BTreeSet::new() };
     let hand = Hand::take(&host, tell, COMMAND, Some(node.settings.digest.clone())).await?;
     let exit = bootstrap::execute(COMMAND, &plan, &node, &host, hand, global, tell).await?;
     if global.output == Format::Text && exit == Exit::Done {
-        let requests = host.root.list(&dir)?.into_iter().filter(|name| name.strip_suffix(".csr").is_some());
-        let lines = requests.map(|name| host.root.display(&dir.join(&name)) + "\n");
-        output::print(&lines.collect::<Vec<_>>().concat());
+        for thing in made {
+            if let Thing::File(file) = thing
+                && file.name().strip_suffix(".csr").is_some()
+                && !matches!(host.root.entry(&file, false)?, Entry::Absent)
+            {
+                output::print(&(host.root.display(&file) + "\n"));
+            }
+        }
     }
     Ok(exit)
 }
@@ -219,5 +226,6 @@ fn text(shown: &Shown) -> String {
         }
         lines.push(format!("  signed by {}, until {}", says.issuer, says.not_after));
     }
+    lines.extend(shown.request.as_ref().map(|request| format!("  next: {}", request.next)));
     lines.join("\n") + "\n"
 }

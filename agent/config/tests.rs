@@ -522,6 +522,10 @@ fn what_does_not_go_together_in_a_cluster() {
         ("etcd: { snapshots: { dir: 'var/lib' } }", "etcd.snapshots.dir"),
         ("etcd: { endpoints: ['http://10.10.30.11:2379'] }", "must start with https://"),
         ("pki: { etcd: { ca: /etc/kubernetes/pki/ca.pem } }", "every node's certificate would open the store"),
+        (
+            "pki: { etcd: { signer: { local: null, offline: { dir: /etc/kubernetes/pki } } } }",
+            "pki.etcd.signer.offline.dir: is pki.dir, too: choose /etc/kubernetes/pki/offline",
+        ),
         ("pki: { extra: { web: { commonName: web, usages: [server] } } }", "names none: give dns or addresses"),
         ("pki: { extra: { web: { commonName: web, usages: [] } } }", "good for nothing"),
         ("node: { labels: { node-role.kubernetes.io/x: '' } }", "kubectl label"),

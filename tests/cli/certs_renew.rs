@@ -1,6 +1,11 @@
 //! `certs renew` on file trees: what it leaves alone, what it says when it fails, and what undoing makes of it.
 
-use std::{fs, os::unix::fs::symlink, path::PathBuf, process::Command};
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt as _, symlink},
+    path::PathBuf,
+    process::Command,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use nodeagent::host::facts::Facts;
@@ -99,15 +104,27 @@ fn a_failed_renewal_tells_of_every_pair_that_it_leaves() -> Result<()> {
     let told = left(&tree.run(&["certs", "renew"])?)?;
     let (old, without) = told.split_once("; ").context("two kinds")?;
     ensure!(old.contains("kubelet-client.pem (29 days left)") && old.contains("ingress.pem (29 days left)"), "{told}");
-    let says = "not renewed either: kubelet-server.pem (not there), kube-proxy-client.pem (a link to elsewhere.pem is where a \
+    let says = "not renewed either: kubelet-server.pem (there is no pair), kube-proxy-client.pem (a link to elsewhere.pem is where a \
                 file should be)";
     ensure!(without == says, "{told}");
+
+    // A key that others could read is to be replaced, and nothing else is wrong with its pair.
+    let others = world.copy(&world.start())?;
+    let (_, private) = make_ca(&others, &["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"])?;
+    sign_locally(&others, &private, ", removeAfterUse: true")?;
+    others.ok(&["certs"])?;
+    fs::set_permissions(client(&others), fs::Permissions::from_mode(0o644))?;
+    let told = left(&others.run(&["certs", "renew"])?)?;
+    ensure!(told == "not renewed, and still in use as they are: kubelet-client.pem (29 days left)", "{told}");
 
     for pair in ["ingress.pem", "kubelet-client.pem"] {
         fs::write(pki.join(pair), "garbage")?;
     }
     let told = left(&tree.run(&["certs", "renew"])?)?;
-    ensure!(!told.contains("in use") && told.contains("kubelet-client.pem (no certificate is in it)"), "{told}");
+    ensure!(
+        !told.contains("in use") && told.contains("kubelet-client.pem (it holds no readable certificate)"),
+        "{told}"
+    );
     Ok(())
 }
 

@@ -44,6 +44,7 @@ fn what_was_carried_away_comes_back_as_pairs() -> Result<()> {
     let ran = tree.run(&["certs"])?;
     ensure!(ran.ended == Ok(1) && ran.told.contains("nodeagent certs csr"), "{:?} {}", ran.ended, ran.told);
 
+    shows(&tree, "kubelet-client", "make key and request: nodeagent certs csr")?;
     let made = tree.ok(&["certs", "csr"])?.out;
     let requests: Vec<PathBuf> = made.lines().map(PathBuf::from).collect();
     ensure!(requests.len() == 3 && requests.iter().all(|path| path.starts_with(offline(&tree))), "{made}");
@@ -58,6 +59,16 @@ fn what_was_carried_away_comes_back_as_pairs() -> Result<()> {
     let ran = tree.run(&["certs"])?;
     let says = "there is no certificate /etc/kubernetes/pki/offline/kubelet-client.pem yet";
     ensure!(ran.ended == Ok(1) && ran.told.contains(says), "{:?} {}", ran.ended, ran.told);
+
+    let dir = "/etc/kubernetes/pki/offline";
+    for (name, ..) in PAIRS {
+        let carry = format!(
+            "carry {dir}/{name}.csr to where the CA's key is, `nodeagent certs sign` it there, and put the certificate into \
+             {dir}/{name}.pem"
+        );
+        shows(&tree, name, &carry)?;
+        ensure!(ran.told.contains(&carry), "it does not say {carry:?}: {}", ran.told);
+    }
 
     let office = scratch()?;
     let carried: Vec<PathBuf> = requests
@@ -83,6 +94,8 @@ fn what_was_carried_away_comes_back_as_pairs() -> Result<()> {
         let file = format!("{name}.pem");
         fs::copy(office.path().join(&file), offline(&tree).join(&file)).context("carry a certificate")?;
     }
+    let brought = format!("make the pair with {dir}/kubelet-client.pem, which was brought: nodeagent certs");
+    shows(&tree, "kubelet-client", &brought)?;
     tree.ok(&["certs"])?;
     let mut shown = String::new();
     for (name, purpose, subject) in PAIRS {
@@ -101,6 +114,42 @@ fn what_was_carried_away_comes_back_as_pairs() -> Result<()> {
         let again = tree.ok(args)?;
         ensure!(again.told.contains("nothing to do") && again.out.is_empty(), "{args:?}: {}{}", again.out, again.told);
     }
+    let all = tree.ok(&["certs", "show", "-o", "json"])?.out;
+    ensure!(!all.contains("\"request\""), "nothing waits: {all}");
+
+    // A key that others can read is to be replaced, and so is asked for.
+    let client = tree.root().join("etc/kubernetes/pki/kubelet-client.pem");
+    fs::set_permissions(&client, fs::Permissions::from_mode(0o644))?;
+    let ran = tree.run(&["certs"])?;
+    ensure!(ran.ended == Ok(1) && ran.told.contains("nodeagent certs csr"), "{:?} {}", ran.ended, ran.told);
+    let made = tree.ok(&["certs", "csr"])?.out;
+    ensure!(made.lines().eq([path(&offline(&tree).join("kubelet-client.csr"))?]), "{made}");
+    // What nothing waits for any more goes.
+    fs::set_permissions(&client, fs::Permissions::from_mode(0o600))?;
+    let before = fs::read(&client)?;
+    let over =
+        format!("destroy {dir}/kubelet-client.csr and its key, for which nothing waits any more: nodeagent certs");
+    shows(&tree, "kubelet-client", &over)?;
+    tree.ok(&["certs"])?;
+    ensure!(fs::read_dir(offline(&tree))?.next().is_none() && fs::read(&client)? == before, "they were left");
+    Ok(())
+}
+
+/// `certs show` must say of the pair, to people and to programs, that this is to be done next, and where its request is.
+fn shows(tree: &Tree<'_>, name: &str, next: &str) -> Result<()> {
+    let pki = "/etc/kubernetes/pki";
+    let text = tree.ok(&["certs", "show"])?.out;
+    let paragraph = text.split("\n\n").find(|lines| lines.starts_with(&format!("{pki}/{name}.pem: ")));
+    let paragraph = paragraph.with_context(|| format!("no {name}: {text}"))?;
+    ensure!(paragraph.lines().any(|line| line == format!("  next: {next}")), "it does not say {next:?}: {paragraph}");
+    let json: serde_json::Value = serde_json::from_str(&tree.ok(&["certs", "show", "-o", "json"])?.out)?;
+    let row = json.as_array().into_iter().flatten().find(|row| row["file"] == format!("{pki}/{name}.pem"));
+    let want = serde_json::json!({
+        "file": format!("{pki}/offline/{name}.csr"),
+        "certificate": format!("{pki}/offline/{name}.pem"),
+        "next": next,
+    });
+    ensure!(row.is_some_and(|row| row["request"] == want), "{row:?}");
     Ok(())
 }
 

@@ -6,13 +6,16 @@ use std::time::SystemTime;
 use openssl::asn1::Asn1Time;
 use openssl::x509::{X509, X509Ref};
 
-use super::{Kind, KnownCa, Says, Shown};
+use super::{Kind, KnownCa, Says, Shown, Waiting};
 use crate::certs::authority::{Authority, AuthorityFlaw, flaw_of, name_text, seconds_between, unix};
-use crate::certs::check::{Flaw, check, names, time_flaw};
+use crate::certs::carried::Carried;
+use crate::certs::check::{check_strangers, exposed, judge, names};
+use crate::certs::flaw::Flaw;
 use crate::certs::key::Key;
 use crate::certs::needs::{self, Need, node_client, pair_path};
-use crate::certs::pair::exposed;
 use crate::certs::readers::Readers;
+use crate::certs::request::Wanted;
+use crate::certs::signer::Offline;
 use crate::certs::signing_ca::SigningCa;
 use crate::config::kubeadm;
 use crate::config::settings::Settings;
@@ -61,10 +64,9 @@ impl<'a> Look<'a> {
 
     /// A row for each certificate of a CA's file; one that says so if there is none.
     pub(super) fn authority(&mut self, KnownCa { file, purpose, readers }: KnownCa) {
-        let bytes = self.seen.bytes(&file);
-        let pem = bytes.as_ref().ok().copied().flatten().unwrap_or_default();
+        let pem = self.seen.bytes(&file).ok().flatten().unwrap_or_default();
         let certificates = X509::stack_from_pem(pem).unwrap_or_default();
-        let read = bytes.and_then(|pem| Ok(Authority::read(&file, pem, self.now)?));
+        let read = Authority::seen(&file, self.seen);
         let row = |says, flaw: Option<String>| Shown {
             file: file.clone(),
             kind: Kind::Authority,
@@ -73,6 +75,7 @@ impl<'a> Look<'a> {
             kubeconfigs: readers.kubeconfigs.clone(),
             says,
             flaws: flaw.into_iter().collect(),
+            request: None,
         };
         if certificates.is_empty() {
             self.all.push(row(None, read.as_ref().err().map(|cannot| cannot.why.clone())));
@@ -107,106 +110,116 @@ impl<'a> Look<'a> {
             kubeconfigs: Vec::new(),
             says: certificate.map(|certificate| says(&certificate, None, self.now)),
             flaws: flaw.into_iter().collect(),
+            request: None,
         });
     }
 
     /// A pair that this role needs: what is said against it is why it would be made anew.
-    pub(super) fn need(&mut self, settings: &Settings, need: Need) {
+    pub(super) fn need(&mut self, settings: &Settings, need: &Need) {
         let file = pair_path(settings, &need.name);
-        let readers = Readers::of_need(&need, settings);
-        let flaws = match self.seen.bytes(&file) {
-            Err(cannot) => vec![cannot.why],
-            Ok(pem) => match self.cas.get(&need.ca.ca) {
-                Some(Ok(ca)) => check(pem, &need.wanted, ca, self.now).iter().map(Flaw::to_string).collect(),
-                Some(Err(error)) => vec![format!("it cannot be judged: {error}")],
-                None => vec!["its CA is none of this node's".to_owned()],
-            },
-        };
-        self.pair(file.clone(), &file, Kind::Pair, need.purpose, readers, flaws);
+        let flaws = texts(self.judged(&file, &need.wanted, &need.ca.ca));
+        let request = Offline::of(need).and_then(|files| self.request(settings, need, files, flaws.is_empty()));
+        let row = self.row(&file, Kind::Pair, &need.purpose, Readers::of_need(need, settings), flaws);
+        self.all.push(Shown { request, ..row });
+    }
+
+    /// What a person has to do with the request for a pair, if anything.
+    fn request(&self, settings: &Settings, need: &Need, files: Offline, is_good: bool) -> Option<Waiting> {
+        if is_good && files.all().iter().all(|file| self.is_absent(file)) {
+            return None;
+        }
+        let carried = Carried::new(settings, need, files);
+        let next = if is_good { Ok(carried.no_more()) } else { carried.next(self.seen) };
+        Some(Waiting {
+            next: next.unwrap_or_else(|cannot| cannot.to_string()),
+            file: carried.files.request,
+            certificate: carried.files.certificate,
+        })
+    }
+
+    /// All that is wrong with a pair, or why that cannot be told. One that is not there needs no CA to be judged by.
+    fn judged(&self, file: &RootPath, wanted: &Wanted, ca: &RootPath) -> Result<Vec<Flaw>, String> {
+        judge(file, wanted, ca, self.seen).or_else(|cannot| match self.seen.bytes(file) {
+            Ok(None) => Ok(vec![Flaw::Absent]),
+            Ok(Some(_)) => Err(format!("it cannot be judged: {cannot}")),
+            Err(cannot) => Err(cannot.why),
+        })
     }
 
     /// The kubelet's own pair where kubeadm joined the node: the kubelet renews it, in files to which a link leads.
     pub(super) fn kubelets_client(&mut self, settings: &Settings, identity: &Identity) {
         let file = RootPath::literal(kubeadm::CLIENT_PAIR);
-        let target = self.target(&file);
         if self.is_absent(&file) {
             return;
         }
         // A link that leads elsewhere is told as what it is.
-        let pem = self.seen.bytes(&target).or_else(|_| self.seen.bytes(&file));
-        let flaws = match (pem, self.cas.get(&RootPath::literal(kubeadm::CA))) {
-            (Err(cannot), _) => vec![cannot.why],
-            (Ok(pem), Some(Ok(ca))) => {
-                let flaws = check(pem, &node_client(settings, identity), ca, self.now);
-                // When it is renewed, and with what kind of key, is the kubelet's to say.
-                let is_its_own = |flaw: &Flaw| matches!(flaw, Flaw::RenewalDue { .. } | Flaw::OtherKind { .. });
-                flaws.iter().filter(|flaw| !is_its_own(flaw)).map(Flaw::to_string).collect()
-            }
-            (Ok(_), _) => vec!["it cannot be judged without the cluster's CA".to_owned()],
-        };
-        let purpose = "kubelet's client certificate, which it renews itself".to_owned();
-        self.pair(file, &target, Kind::Other, purpose, Readers::of_kubeadm(&[needs::KUBELET]), flaws);
+        let target = Some(self.target(&file)).filter(|target| self.seen.entry(target).is_ok());
+        let target = target.unwrap_or_else(|| file.clone());
+        let flaws = self.judged(&target, &node_client(settings, identity), &RootPath::literal(kubeadm::CA));
+        // When it is renewed, and with what kind of key, is the kubelet's to say.
+        let flaws = flaws.map(|all| all.into_iter().filter(|flaw| !flaw.leaves_it_working()).collect());
+        let purpose = "kubelet's client certificate, which it renews itself";
+        let readers = Readers::of_kubeadm(&[needs::KUBELET]);
+        let row = self.row(&target, Kind::Other, purpose, readers, texts(flaws));
+        self.all.push(Shown { file, ..row });
     }
 
     /// A certificate that this program did not make, if it is one.
     pub(super) fn brought(&mut self, file: &RootPath, purpose: &str, readers: Readers, signed: Signed<'a>) {
-        let mut flaws = Vec::new();
-        match self.seen.bytes(file) {
-            Err(cannot) => flaws.push(cannot.why),
-            Ok(pem) => {
-                let Some(certificate) = pem.and_then(|pem| X509::from_pem(pem).ok()) else {
-                    if matches!(signed, Signed::By(_)) {
-                        let flaw = if pem.is_none() { Flaw::Absent } else { Flaw::Garbage("certificate") };
-                        self.pair(file.clone(), file, Kind::Other, purpose.to_owned(), readers, vec![flaw.to_string()]);
-                    }
-                    return;
-                };
-                let key = pem.and_then(|pem| Key::from_pem(pem).ok());
-                let fits = |key: Key| certificate.public_key().is_ok_and(|public| key.fits(&public));
-                if key.is_some_and(|key| !fits(key)) {
-                    flaws.push(Flaw::KeyMismatch.to_string());
-                }
-                flaws.extend(time_flaw(&certificate, self.now).map(|flaw| flaw.to_string()));
-                let has_signed = |ca: &Authority| ca.issuer_of(&certificate).is_some();
-                let stranger = match signed {
-                    Signed::By(ca) => (!self.cas.get(ca).and_then(|ca| ca.as_ref().ok()).is_some_and(has_signed))
-                        .then(|| format!("no CA of {ca} signed it")),
-                    Signed::ByAnyOfOurs => (!self.cas.values().flatten().any(has_signed))
-                        .then(|| "no CA of this node's signed it".to_owned()),
-                    Signed::ByItself => None,
-                };
-                flaws.extend(stranger);
+        let pem = self.seen.bytes(file);
+        let certificate = pem.as_ref().ok().copied().flatten().and_then(|pem| X509::from_pem(pem).ok());
+        let flaws = match (pem, certificate) {
+            (Err(cannot), _) => vec![cannot.why],
+            (Ok(Some(pem)), Some(certificate)) => {
+                let key = Key::from_pem(pem).ok();
+                let mut flaws = texts(Ok(check_strangers(&certificate, key.as_ref(), self.now)));
+                flaws.extend(self.stranger(&certificate, signed));
+                let open = self.seen.entry(file).ok().and_then(exposed).filter(|_| key.is_some());
+                flaws.extend(open.map(|open| Flaw::Exposed(open).to_string()));
+                flaws
             }
-        }
-        self.pair(file.clone(), file, Kind::Other, purpose.to_owned(), readers, flaws);
+            (Ok(None), _) if matches!(signed, Signed::By(_)) => vec![Flaw::Absent.to_string()],
+            (Ok(_), _) if matches!(signed, Signed::By(_)) => vec![Flaw::Garbage("certificate").to_string()],
+            (Ok(_), _) => return,
+        };
+        let row = self.row(file, Kind::Other, purpose, readers, flaws);
+        self.all.push(row);
     }
 
-    /// A row for what should be a certificate and may have its key beside it, in `target`.
-    fn pair(
-        &mut self,
-        file: RootPath,
-        target: &RootPath,
-        kind: Kind,
-        purpose: String,
-        readers: Readers,
-        mut flaws: Vec<String>,
-    ) {
-        let pem = self.seen.bytes(target).ok().flatten();
+    /// That nobody signed it who should have.
+    fn stranger(&self, certificate: &X509Ref, signed: Signed<'a>) -> Option<String> {
+        let has_signed = |ca: &Authority| ca.issuer_of(certificate).is_some();
+        match signed {
+            Signed::By(ca) => (!self.cas.get(ca).and_then(|ca| ca.as_ref().ok()).is_some_and(has_signed))
+                .then(|| format!("no CA of {ca} signed it")),
+            Signed::ByAnyOfOurs => {
+                (!self.cas.values().flatten().any(has_signed)).then(|| "no CA of this node's signed it".to_owned())
+            }
+            Signed::ByItself => None,
+        }
+    }
+
+    /// What is in a file that should hold a certificate and may hold its key.
+    fn row(&self, file: &RootPath, kind: Kind, purpose: &str, readers: Readers, flaws: Vec<String>) -> Shown {
+        let pem = self.seen.bytes(file).ok().flatten();
         let certificate = pem.and_then(|pem| X509::from_pem(pem).ok());
         let key = pem.and_then(|pem| Key::from_pem(pem).ok());
-        let open = self.seen.entry(target).ok().and_then(exposed).filter(|_| kind == Kind::Pair || key.is_some());
-        flaws
-            .extend(open.map(|open| format!("others can read its key: {} {}, not {}", open.what, open.now, open.want)));
-        self.all.push(Shown {
-            file,
+        Shown {
+            file: file.clone(),
             kind,
-            purpose,
+            purpose: purpose.to_owned(),
             read_by: readers.units,
             kubeconfigs: readers.kubeconfigs,
             says: certificate.map(|certificate| says(&certificate, key.as_ref(), self.now)),
             flaws,
-        });
+            request: None,
+        }
     }
+}
+
+/// All that is wrong, in words.
+fn texts(flaws: Result<Vec<Flaw>, String>) -> Vec<String> {
+    flaws.map_or_else(|why| vec![why], |flaws| flaws.iter().map(Flaw::to_string).collect())
 }
 
 /// What a certificate says, and the key beside it.

@@ -19,7 +19,7 @@ pub use self::object::State;
 pub use self::refusal::KubernetesError;
 pub use self::token::Token;
 use super::{KeyFrom, Order, Profile, Signer, Signing};
-use crate::certs::check::{Flaw, check};
+use crate::certs::check::check;
 use crate::certs::key::Key;
 use crate::certs::request::Wanted;
 use crate::config::values::{HttpUrl, RootPath, Sha256, Version};
@@ -128,8 +128,7 @@ impl Kubernetes {
     fn proof(&self, order: &Order<'_>, seen: &Seen) -> Result<Proof, KubernetesError> {
         let pem = seen.bytes(&self.client)?;
         let mut flaws = check(pem, &self.node, order.ca, seen.now()?);
-        // It still proves who this node is.
-        flaws.retain(|flaw| !matches!(flaw, Flaw::RenewalDue { .. } | Flaw::OtherKind { .. }));
+        flaws.retain(|flaw| !flaw.leaves_it_working());
         match pem.filter(|_| flaws.is_empty()) {
             Some(pem) => {
                 let certificate = X509::from_pem(pem).and_then(|certificate| certificate.to_pem())?;

@@ -4,6 +4,9 @@
 //! stands, all three are destroyed here.
 
 use super::{KeyFrom, Order, Signer, Signing};
+use crate::certs::asked::Asked;
+use crate::certs::needs::Need;
+use crate::config::settings;
 use crate::config::values::RootPath;
 use crate::engine::fault::{Class, Explain};
 use crate::engine::resource::{CannotTell, Seen, Thing};
@@ -30,6 +33,8 @@ pub enum OfflineError {
         certificate: RootPath,
         /// What is to be signed.
         request: RootPath,
+        /// What to do.
+        advice: Option<String>,
     },
     /// It could not be looked at.
     #[error(transparent)]
@@ -46,10 +51,7 @@ impl Explain for OfflineError {
 
     fn advice(&self) -> Option<String> {
         match self {
-            Self::Absent { certificate, request } => Some(format!(
-                "carry {request} to where the CA's key is, `nodeagent certs sign` it there, and put the certificate into \
-                 {certificate}"
-            )),
+            Self::Absent { advice, .. } => advice.clone(),
             Self::CannotTell(cannot) => cannot.advice(),
         }
     }
@@ -61,6 +63,26 @@ impl Offline {
         let file = |kind: &str| dir.join(&format!("{name}.{kind}"));
         Self { key: file("key"), request: file("csr"), certificate: file("pem") }
     }
+
+    /// Those of a pair that a person signs; nothing where somebody else does.
+    pub fn of(need: &Need) -> Option<Self> {
+        match &need.ca.signer {
+            settings::Signer::Offline { dir } => Some(Self::new(dir, &need.name)),
+            _ => None,
+        }
+    }
+
+    /// All three.
+    pub fn all(&self) -> [RootPath; 3] {
+        [&self.key, &self.request, &self.certificate].map(RootPath::clone)
+    }
+
+    /// What to do with the request, which says this.
+    pub(in crate::certs) fn carry(&self, asked: &Asked) -> String {
+        let Self { request, certificate, .. } = self;
+        let sign = asked.to_sign();
+        format!("carry {request} to where the CA's key is, {sign} there, and put the certificate into {certificate}")
+    }
 }
 
 impl Signer for Offline {
@@ -69,11 +91,11 @@ impl Signer for Offline {
     }
 
     fn reads(&self) -> Vec<Thing> {
-        vec![Thing::File(self.key.clone()), Thing::File(self.certificate.clone())]
+        self.all().map(Thing::File).to_vec()
     }
 
     fn advice(&self) -> String {
-        format!("have {} signed by the cluster's CA, as it is", self.request)
+        format!("have {} signed by its CA, as it is", self.request)
     }
 
     fn key(&self) -> KeyFrom {
@@ -81,13 +103,16 @@ impl Signer for Offline {
     }
 
     fn leaves(&self) -> Vec<RootPath> {
-        vec![self.key.clone(), self.request.clone(), self.certificate.clone()]
+        self.all().to_vec()
     }
 
-    fn sign<'a>(&'a self, _: Order<'a>, seen: &'a Seen, _: &'a Peers) -> Signing<'a> {
+    fn sign<'a>(&'a self, order: Order<'a>, seen: &'a Seen, _: &'a Peers) -> Signing<'a> {
         let brought = seen.bytes(&self.certificate).map_err(OfflineError::from).and_then(|bytes| {
-            let absent =
-                || OfflineError::Absent { certificate: self.certificate.clone(), request: self.request.clone() };
+            let absent = || OfflineError::Absent {
+                certificate: self.certificate.clone(),
+                request: self.request.clone(),
+                advice: Asked::read(order.request.as_bytes()).ok().map(|asked| self.carry(&asked)),
+            };
             bytes.map(<[u8]>::to_vec).ok_or_else(absent)
         });
         Box::pin(std::future::ready(brought.map_err(Into::into)))

@@ -65,6 +65,21 @@ impl Resolver<'_> {
             self.authority("pki.frontProxy", given, &pki.ca, why)
         });
         let (signer, etcd) = (signer?, etcd?);
+        let has_etcds = matches!(self.role, Role::Controller | Role::Etcd);
+        let signers = [
+            ("pki.signer", Some(&signer)),
+            ("pki.etcd.signer", Some(&etcd.signer).filter(|_| has_etcds)),
+            ("pki.frontProxy.signer", front_proxy.as_ref().map(|ca| &ca.signer)),
+        ];
+        for (key, signer) in signers {
+            // The certificate that is brought would lie where its pair is to be, and be destroyed with the request.
+            if matches!(signer, Some(Signer::Offline { dir: requests }) if *requests == dir) {
+                self.refuse(
+                    &format!("{key}.offline.dir"),
+                    format!("is pki.dir, too: choose {dir}/{}", defaults::OFFLINE_DIR),
+                );
+            }
+        }
         let service_account_key = match (pki.service_account_key, self.role) {
             (given, Role::Controller) => {
                 self.or_default("pki.serviceAccountKey", given, dir.join(defaults::SERVICE_ACCOUNT_KEY))
