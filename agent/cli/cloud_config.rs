@@ -38,6 +38,7 @@ pub struct CloudConfigArgs {
 
 /// Makes the inventory, and says what has to be brought where.
 pub async fn run(args: CloudConfigArgs, global: &Global, tell: &Teller) -> Result<Exit, Fault> {
+    global.no_node("cloud-config")?;
     let Some(file) = args.file else {
         output::json(&crate::config::cluster::json_schema());
         return Ok(Exit::Done);
