@@ -56,6 +56,11 @@ pub async fn run(args: CloudConfigArgs, global: &Global, tell: &Teller) -> Resul
         tell.tell(&Event::TargetAwaited { target: "the lock", why: &why });
     };
     let made = cloud_config::make(order, told).await?;
+    for (name, node) in &made.nodes {
+        if let Some(key) = &node.stray_key {
+            tell.tell(&Event::KeyStray { node: name.as_str(), key });
+        }
+    }
     match global.output {
         Format::Json => output::json(&made),
         Format::Text => output::print(&text_of(&made)),
