@@ -38,6 +38,7 @@ pub struct CloudConfigArgs {
 
 /// Makes the inventory, and says what has to be brought where.
 pub async fn run(args: CloudConfigArgs, global: &Global, tell: &Teller) -> Result<Exit, Fault> {
+    global.no_node("cloud-config")?;
     let Some(file) = args.file else {
         output::json(&crate::config::cluster::json_schema());
         return Ok(Exit::Done);
@@ -55,6 +56,11 @@ pub async fn run(args: CloudConfigArgs, global: &Global, tell: &Teller) -> Resul
         tell.tell(&Event::TargetAwaited { target: "the lock", why: &why });
     };
     let made = cloud_config::make(order, told).await?;
+    for (name, node) in &made.nodes {
+        if let Some(key) = &node.stray_key {
+            tell.tell(&Event::KeyStray { node: name.as_str(), key });
+        }
+    }
     match global.output {
         Format::Json => output::json(&made),
         Format::Text => output::print(&text_of(&made)),

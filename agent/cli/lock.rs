@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{Exit, output};
+use super::{Exit, Global, output};
 use crate::config::catalogue::RELEASES;
 use crate::config::settings::DownloadSettings;
 use crate::config::values::{ArtifactName, ArtifactVersion, BadValue, HttpUrl, RootPath};
@@ -80,7 +80,8 @@ fn bad_file(path: &Path, why: impl ToString) -> BadFile {
 }
 
 /// Makes a lock file, or compares a mirror with one, or makes a mirror of one.
-pub async fn run(args: LockArgs, tell: &Teller) -> Result<Exit, Fault> {
+pub async fn run(args: LockArgs, global: &Global, tell: &Teller) -> Result<Exit, Fault> {
+    global.no_node("lock")?;
     let root = Root::open(Path::new("/"))?;
     let roots = args.ca.iter().map(|path| absolute(path)).collect::<Result<_, _>>()?;
     let http = Http::new(

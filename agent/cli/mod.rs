@@ -202,7 +202,7 @@ async fn dispatch(command: Command, global: &Global, tell: &Teller) -> Result<Ex
         Command::Routes(args) => routes::run(args, global, tell).await,
         Command::Etcd(args) => etcd::run(args, global, tell).await,
         Command::CloudConfig(args) => cloud_config::run(args, global, tell).await,
-        Command::Lock(args) => lock::run(args, tell).await,
+        Command::Lock(args) => lock::run(args, global, tell).await,
         Command::Schema => {
             schema::run();
             Ok(Exit::Done)

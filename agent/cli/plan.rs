@@ -183,7 +183,12 @@ fn resource(out: &mut String, shown: &Shown, no_restart: &BTreeSet<UnitName>) {
         }
         Status::After { after } => drop(writeln!(out, "      after {after}")),
         Status::Skipped { reason } => drop(writeln!(out, "      skipped: {reason}")),
-        Status::CannotTell { reason } => drop(writeln!(out, "      cannot tell: {reason}")),
+        Status::CannotTell { reason, advice } => {
+            let _ = writeln!(out, "      cannot tell: {reason}");
+            if let Some(advice) = advice {
+                let _ = writeln!(out, "      -> {advice}");
+            }
+        }
     }
 }
 

@@ -10,8 +10,17 @@ use serde::{Deserialize, Serialize};
 
 use super::values::{BadValue, refuse};
 
-/// Declares an amount: text outside, checked when it is made.
+/// Declares an amount: text outside, checked when it is made. Its bounds and its text are still to be said, and what it
+/// is, if that is more than one number.
 macro_rules! amount {
+    ($(#[$doc:meta])* $name:ident($inner:ty), $format:literal) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name($inner);
+
+        amount!($name, $format);
+    };
     ($name:ident, $format:literal) => {
         impl TryFrom<String> for $name {
             type Error = BadValue;
@@ -39,91 +48,88 @@ macro_rules! amount {
     };
 }
 
-/// A time of 1 second to 24 hours: `45s`, `10m`, `2h`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Span(u32);
+/// The units in which people write an amount, the smallest first: what they write behind the number, and how many it is.
+type Units = [(&'static str, u32); 3];
 
-amount!(Span, "span");
+/// The number as it is written, and the unit behind it; nothing if that is none of these.
+fn split<'t>(text: &'t str, units: &Units) -> Option<(&'t str, u32)> {
+    units.iter().rev().find_map(|(unit, each)| Some((text.strip_suffix(unit)?, *each)))
+}
+
+/// Writes an amount in the largest unit of which it is a whole number.
+fn write(f: &mut fmt::Formatter<'_>, amount: u64, units: &Units) -> fmt::Result {
+    let [smallest, ..] = units;
+    let whole = |(_, each): &&(&str, u32)| amount.is_multiple_of(u64::from(*each));
+    let (unit, each) = units.iter().rev().find(whole).unwrap_or(smallest);
+    write!(f, "{}{unit}", amount / u64::from(*each))
+}
+
+/// Declares a time between two numbers of seconds: an [`amount!`], and all that there is to it.
+macro_rules! time {
+    ($(#[$doc:meta])* $name:ident, $format:literal, $units:expr, $least:literal..=$most:literal, $wanted:literal) => {
+        amount! {
+            $(#[$doc])*
+            $name(u32), $format
+        }
+
+        impl $name {
+            const UNITS: Units = $units;
+
+            /// The same as the standard library has it.
+            pub const fn duration(self) -> Duration {
+                Duration::from_secs(self.0 as u64)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = BadValue;
+            fn from_str(text: &str) -> Result<Self, BadValue> {
+                let Some((number, unit)) = split(text, &Self::UNITS) else {
+                    let [(a, _), (b, _), (c, _)] = Self::UNITS;
+                    return Err(refuse(text, $wanted, format!("it does not end with {a}, {b} or {c}")));
+                };
+                let Some(number) = digits(number) else {
+                    return Err(refuse(text, $wanted, format!("{number:?} is no number")));
+                };
+                match number.checked_mul(unit.into()).and_then(|seconds| u32::try_from(seconds).ok()) {
+                    Some(seconds @ $least..=$most) => Ok(Self(seconds)),
+                    _ => Err(refuse(text, $wanted, format!("it is not between {} and {}", Self($least), Self($most)))),
+                }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write(f, self.0.into(), &Self::UNITS)
+            }
+        }
+    };
+}
+
+time! {
+    /// A time of 1 second to 24 hours: `45s`, `10m`, `2h`.
+    Span, "span", [("s", 1), ("m", 60), ("h", 3600)], 1..=86_400, "a time such as 45s, 10m or 2h"
+}
+time! {
+    /// How long something may be used: 10 minutes to 30 days, as `45m`, `24h` or `7d`.
+    Life, "life", [("m", 60), ("h", 3600), ("d", 86_400)], 600..=2_592_000, "a time such as 45m, 24h or 7d"
+}
 
 impl Span {
     /// A span of the program's own.
     pub const fn from_secs(seconds: u32) -> Self {
         Self(seconds)
     }
-
-    /// The same as the standard library has it.
-    pub const fn duration(self) -> Duration {
-        Duration::from_secs(self.0 as u64)
-    }
 }
 
-impl FromStr for Span {
-    type Err = BadValue;
-    fn from_str(text: &str) -> Result<Self, BadValue> {
-        const WANTED: &str = "a time such as 45s, 10m or 2h";
-        let units = [('s', 1), ('m', 60), ('h', 3600)];
-        match seconds(text, &units, WANTED, "it does not end with s, m or h")? {
-            Some(seconds @ 1..=86_400) => Ok(Self(seconds)),
-            _ => Err(refuse(text, WANTED, "it is not between 1s and 24h")),
-        }
-    }
+amount! {
+    /// Bytes per second, at least 1: `500`, `64k`, `2M` (thousands and millions).
+    Rate(u64), "rate"
 }
-
-impl fmt::Display for Span {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            n if n % 3600 == 0 => write!(f, "{}h", n / 3600),
-            n if n % 60 == 0 => write!(f, "{}m", n / 60),
-            n => write!(f, "{n}s"),
-        }
-    }
-}
-
-/// How long something may be used: 10 minutes to 30 days, as `45m`, `24h` or `7d`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Life(u32);
-
-amount!(Life, "life");
-
-impl Life {
-    /// The same as the standard library has it.
-    pub const fn duration(self) -> Duration {
-        Duration::from_secs(self.0 as u64)
-    }
-}
-
-impl FromStr for Life {
-    type Err = BadValue;
-    fn from_str(text: &str) -> Result<Self, BadValue> {
-        const WANTED: &str = "a time such as 45m, 24h or 7d";
-        let units = [('m', 60), ('h', 3600), ('d', 86_400)];
-        match seconds(text, &units, WANTED, "it does not end with m, h or d")? {
-            Some(seconds @ 600..=2_592_000) => Ok(Self(seconds)),
-            _ => Err(refuse(text, WANTED, "it is not between 10m and 30d")),
-        }
-    }
-}
-
-impl fmt::Display for Life {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            n if n % 86_400 == 0 => write!(f, "{}d", n / 86_400),
-            n if n % 3600 == 0 => write!(f, "{}h", n / 3600),
-            n => write!(f, "{}m", n / 60),
-        }
-    }
-}
-
-/// Bytes per second, at least 1: `500`, `64k`, `2M` (thousands and millions).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Rate(u64);
-
-amount!(Rate, "rate");
 
 impl Rate {
+    const UNITS: Units = [("", 1), ("k", 1_000), ("M", 1_000_000)];
+
     /// A rate of the program's own.
     pub const fn bytes_per_second(bytes: u64) -> Self {
         Self(bytes)
@@ -139,12 +145,8 @@ impl FromStr for Rate {
     type Err = BadValue;
     fn from_str(text: &str) -> Result<Self, BadValue> {
         const WANTED: &str = "a rate in bytes per second such as 500, 64k or 2M";
-        let (number, unit) = match text.char_indices().next_back() {
-            Some((at, 'k')) => (&text[..at], 1_000),
-            Some((at, 'M')) => (&text[..at], 1_000_000),
-            _ => (text, 1),
-        };
-        match digits(number).and_then(|n| n.checked_mul(unit)) {
+        let (number, unit) = split(text, &Self::UNITS).unwrap_or((text, 1));
+        match digits(number).and_then(|n| n.checked_mul(unit.into())) {
             Some(0) => Err(refuse(text, WANTED, "nothing is slower")),
             Some(bytes) => Ok(Self(bytes)),
             None => Err(refuse(text, WANTED, format!("{number:?} is no number"))),
@@ -154,23 +156,17 @@ impl FromStr for Rate {
 
 impl fmt::Display for Rate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            n if n % 1_000_000 == 0 => write!(f, "{}M", n / 1_000_000),
-            n if n % 1_000 == 0 => write!(f, "{}k", n / 1_000),
-            n => write!(f, "{n}"),
-        }
+        write(f, self.0, &Self::UNITS)
     }
 }
 
 /// Declares a whole number between two: an [`amount!`], and all that there is to it.
 macro_rules! number {
     ($(#[$doc:meta])* $name:ident($inner:ty), $format:literal, $range:pat, $wanted:literal) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-        #[serde(try_from = "String", into = "String")]
-        pub struct $name($inner);
-
-        amount!($name, $format);
+        amount! {
+            $(#[$doc])*
+            $name($inner), $format
+        }
 
         impl $name {
             /// A number of the program's own.
@@ -215,12 +211,10 @@ number! {
     Keep(u16), "keep", 1..=1000, "a number from 1 to 1000"
 }
 
-/// How often something is done, at the same times of every day: `30m`, `6h`, `24h`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Every(Span);
-
-amount!(Every, "every");
+amount! {
+    /// How often something is done, at the same times of every day: `30m`, `6h`, `24h`.
+    Every(Span), "every"
+}
 
 impl Every {
     /// The shortest, in seconds.
@@ -264,21 +258,6 @@ impl fmt::Display for Every {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
-}
-
-/// The seconds that a number and one of these units are; nothing if they are more than fit.
-fn seconds(
-    text: &str,
-    units: &[(char, u64)],
-    wanted: &'static str,
-    no_unit: &'static str,
-) -> Result<Option<u32>, BadValue> {
-    let unit = |c| units.iter().find(|(unit, _)| *unit == c).map(|(_, seconds)| *seconds);
-    let Some((number, unit)) = text.char_indices().next_back().and_then(|(at, c)| Some((&text[..at], unit(c)?))) else {
-        return Err(refuse(text, wanted, no_unit));
-    };
-    let number = digits(number).ok_or_else(|| refuse(text, wanted, format!("{number:?} is no number")))?;
-    Ok(number.checked_mul(unit).and_then(|seconds| u32::try_from(seconds).ok()))
 }
 
 /// A number without sign, which `u64::from_str` would take.
@@ -341,12 +320,48 @@ mod tests {
 
     proptest! {
         #[test]
-        fn amounts_read_back(seconds in 1_u32..=86_400, bytes in 1_u64.., number in 1_u8..=16) {
+        fn amounts_read_back(seconds in 1_u32..=86_400, minutes in 10_u32..=43_200, bytes in 1_u64.., number in 1_u8..=16) {
             prop_assert_eq!(Span(seconds).to_string().parse(), Ok(Span(seconds)));
+            prop_assert_eq!(Life(minutes * 60).to_string().parse(), Ok(Life(minutes * 60)));
             prop_assert_eq!(Rate(bytes).to_string().parse(), Ok(Rate(bytes)));
             prop_assert_eq!(Parallel(number).to_string().parse(), Ok(Parallel(number)));
             prop_assert_eq!(Keep(number.into()).to_string().parse(), Ok(Keep(number.into())));
         }
+    }
+
+    #[test]
+    fn what_is_no_amount_is_refused_with_what_is_wanted() {
+        fn refusal<T: FromStr<Err = BadValue> + fmt::Debug>(text: &str) -> String {
+            text.parse::<T>().expect_err(text).to_string()
+        }
+        for (told, text, why) in [
+            (refusal::<Span>(""), "", "it does not end with s, m or h"),
+            (refusal::<Span>("7d"), "7d", "it does not end with s, m or h"),
+            (refusal::<Span>("-1s"), "-1s", "\"-1\" is no number"),
+            (refusal::<Span>("0s"), "0s", "it is not between 1s and 24h"),
+            (refusal::<Span>("1441m"), "1441m", "it is not between 1s and 24h"),
+        ] {
+            assert_eq!(told, format!("{text:?} is not a time such as 45s, 10m or 2h: {why}"));
+        }
+        for (told, text, why) in [
+            (refusal::<Life>("600s"), "600s", "it does not end with m, h or d"),
+            (refusal::<Life>("m"), "m", "\"\" is no number"),
+            (refusal::<Life>("9m"), "9m", "it is not between 10m and 30d"),
+            (refusal::<Life>("31d"), "31d", "it is not between 10m and 30d"),
+            (refusal::<Life>("5124095576030431h"), "5124095576030431h", "it is not between 10m and 30d"),
+        ] {
+            assert_eq!(told, format!("{text:?} is not a time such as 45m, 24h or 7d: {why}"));
+        }
+        for (told, text, why) in [
+            (refusal::<Rate>("0k"), "0k", "nothing is slower"),
+            (refusal::<Rate>("1G"), "1G", "\"1G\" is no number"),
+            (refusal::<Rate>("M"), "M", "\"\" is no number"),
+            (refusal::<Rate>(""), "", "\"\" is no number"),
+        ] {
+            assert_eq!(told, format!("{text:?} is not a rate in bytes per second such as 500, 64k or 2M: {why}"));
+        }
+        assert_eq!("2M".parse(), Ok(Rate(2_000_000)));
+        assert_eq!(Rate(64_000).to_string(), "64k");
     }
 
     #[test]

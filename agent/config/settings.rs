@@ -12,7 +12,7 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-pub use self::certs::{CaSettings, CertsSettings, ExtraCertificate, KeyKind, Signer, Usage};
+pub use self::certs::{CaSettings, CertsSettings, ExtraCertificate, KeyKind, STRAY_KEY, Signer, Usage};
 pub use self::etcd::{EtcdSettings, SnapshotSettings};
 pub use self::flannel::{FlannelBackend, FlannelEtcd, FlannelSettings, FlannelStore};
 pub use self::install::{

@@ -62,6 +62,9 @@ pub enum Status {
     CannotTell {
         /// Why.
         reason: String,
+        /// What to do, if the cause knows.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        advice: Option<String>,
     },
 }
 
@@ -126,7 +129,7 @@ async fn status(planned: &Planned, unfinished: &[(Id, Vec<Thing>)], host: &Host)
     match planned.what.diff(&host.see(&reads).await) {
         Ok(Diff::Same) => Status::Same,
         Ok(Diff::Differs { shown, .. }) => Status::Differs { differences: shown },
-        Err(cannot) => Status::CannotTell { reason: cannot.to_string() },
+        Err(cannot) => Status::CannotTell { reason: cannot.to_string(), advice: cannot.advice },
     }
 }
 

@@ -331,6 +331,13 @@ pub enum Event<'a> {
         /// Where the data is that was there before.
         kept: Option<&'a RootPath>,
     },
+    /// A machine is to be brought the key of the cluster's CA, to which it has no right.
+    KeyStray {
+        /// Which machine.
+        node: &'a str,
+        /// Where it is to have the key.
+        key: &'a RootPath,
+    },
     /// Bootstrap does nothing because a rollback asked for that.
     Held {
         /// When the rollback was.
@@ -393,6 +400,7 @@ impl Event<'_> {
             Self::SnapshotTaken { .. } => "c2d6261e405743c4aa1aef24c5cf2d94",
             Self::SnapshotFailed { .. } => "6c87a8da9fef40e186defb872c7e633c",
             Self::StoreRestored { .. } => "9ed553bc35194209851a36011322a730",
+            Self::KeyStray { .. } => "28cb803b47b84c4ab970b2057ee7ef8c",
             Self::Held { .. } => "933ad59b4d404cb3bf0da277e270685a",
             Self::Undone { .. } => "e82de099e1264071bef65cdb430f53c2",
             Self::Kept { .. } => "3da418399ff54af0bb35df8bcc75dd27",
@@ -410,6 +418,7 @@ impl Event<'_> {
             | Self::KeptAside { .. }
             | Self::NotRenewed { .. }
             | Self::StoreRestored { .. }
+            | Self::KeyStray { .. }
             | Self::Held { .. }
             | Self::Kept { .. }
             | Self::Retrying { .. }

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::event::Event;
+use crate::config::settings::STRAY_KEY;
 
 impl Event<'_> {
     /// The text for people, one line.
@@ -113,6 +114,7 @@ impl Event<'_> {
                 let kept = kept.map_or_else(String::new, |kept| format!("; what was there is kept as {kept}"));
                 format!("{data_dir} holds the snapshot {from}{kept}")
             }
+            Self::KeyStray { node, key } => format!("{node} is to have {key}: {STRAY_KEY}"),
             Self::Held { since } => format!(
                 "nothing done: a rollback at {since} holds this node until its configuration changes or bootstrap --resume"
             ),

@@ -34,25 +34,27 @@ fn other_cfssl(tree: &Tree<'_>, url: &str) -> Result<()> {
     wish(tree, &format!("pki: {{ key: rsa-2048, signer: {{ cfssl: {{ url: \"{url}\" }} }} }}\n"))
 }
 
-#[test]
-fn a_signer_whom_nobody_reaches_is_named_with_the_cause() -> Result<()> {
+/// A node with its pairs is made to `ask` at a URL where nobody is: this resource must say so.
+fn fails_where_nobody_is(resource: &str, ask: impl FnOnce(&Tree<'_>, &str) -> Result<()>) -> Result<()> {
     let world = World::new()?;
     let tree = world.copy(&world.start())?;
     tree.ok(&["certs"])?;
     let url = format!("https://127.0.0.1:{}", free_port());
-    other_cfssl(&tree, &url)?;
-    fails(&tree, 3, &["certs/kubelet-server: ", &url, "Connection refused"])
+    ask(&tree, &url)?;
+    fails(&tree, 3, &[&format!("{resource}: "), &url, "Connection refused"])
+}
+
+#[test]
+fn a_signer_whom_nobody_reaches_is_named_with_the_cause() -> Result<()> {
+    fails_where_nobody_is("certs/kubelet-server", other_cfssl)
 }
 
 #[test]
 fn an_api_server_whom_nobody_reaches_is_named_with_the_cause() -> Result<()> {
-    let world = World::new()?;
-    let tree = world.copy(&world.start())?;
-    tree.ok(&["certs"])?;
-    let url = format!("https://127.0.0.1:{}", free_port());
-    choose(&tree, "kubernetes: { tokenFile: /etc/nodeagent/bootstrap-token, deadline: 1s }")?;
-    wish(&tree, &format!("cluster: {{ apiServer: \"{url}\" }}\n{ANEW}"))?;
-    fails(&tree, 3, &["certs/kubelet-client: ", &url, "Connection refused"])
+    fails_where_nobody_is("certs/kubelet-client", |tree, url| {
+        choose(tree, "kubernetes: { tokenFile: /etc/nodeagent/bootstrap-token, deadline: 1s }")?;
+        wish(tree, &format!("cluster: {{ apiServer: \"{url}\" }}\n{ANEW}"))
+    })
 }
 
 #[test]

@@ -55,6 +55,29 @@ fn a_missing_configuration_says_where_it_was_looked_for() {
 }
 
 #[test]
+fn an_operators_command_refuses_what_says_which_node_is_meant() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let commands = [
+        ("lock", &["lock", "v1.34.2"][..]),
+        ("lock", &["lock", "--verify", ".", "--file", "v1.34.2.lock.json"]),
+        ("cloud-config", &["cloud-config", "cluster.yaml"]),
+        ("certs ca", &["certs", "ca", "."]),
+        ("certs sign", &["certs", "sign", "node.csr", "--ca", "ca.pem", "--key", "ca-key.pem"]),
+    ];
+    for (name, args) in commands {
+        for option in ["--root", "--config", "--facts"] {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_nodeagent"));
+            let output = command.args(args).args([option, "there"]).current_dir(dir.path()).output().expect("run");
+            let told = String::from_utf8_lossy(&output.stderr);
+            assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{args:?} {option}: {told}");
+            let refused = format!("nodeagent: {option} means nothing to `nodeagent {name}`\n  -> ");
+            assert!(told.starts_with(&refused) && told.contains("leave the option out"), "{args:?}: {told}");
+        }
+    }
+    assert_eq!(fs::read_dir(dir.path()).expect("the directory").count(), 0, "something was made");
+}
+
+#[test]
 fn usage_errors_are_2_and_help_is_data() {
     let dir = tempfile::tempdir().expect("a directory");
     for args in [&["frobnicate"][..], &["plan", "--no-such-option"], &["wait"], &["wait", ":80"]] {

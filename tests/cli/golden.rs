@@ -296,6 +296,25 @@ fn what_a_person_changed_in_a_unit_is_shown_kept_aside_and_brought_back() {
 }
 
 #[test]
+fn what_cannot_be_told_is_shown_with_what_to_do() {
+    let tree = Tree::new(&goldens()[0]);
+    assert!(tree.run(&["bootstrap"]).status.success());
+    let unit = tree.root().join("etc/systemd/system/kubelet.service");
+    fs::remove_file(&unit).expect("the unit");
+    std::os::unix::fs::symlink("/dev/null", &unit).expect("a mask");
+    let (reason, advice) = (
+        "/etc/systemd/system/kubelet.service: the unit is masked",
+        "somebody wants it never to start: systemctl unmask kubelet.service, if that is over",
+    );
+    let plan = String::from_utf8_lossy(&tree.run(&["plan"]).stdout).into_owned();
+    assert!(plan.contains(&format!("\n      cannot tell: {reason}\n      -> {advice}\n")), "{plan}");
+    let plan: serde_json::Value = serde_json::from_slice(&tree.run(&["plan", "-o", "json"]).stdout).expect("JSON");
+    let masked = plan["resources"].as_array().expect("resources").iter().find(|one| one["status"] == "cannot-tell");
+    let masked = masked.unwrap_or_else(|| panic!("nothing that cannot be told: {plan}"));
+    assert_eq!((&masked["reason"], &masked["advice"]), (&reason.into(), &advice.into()), "{masked}");
+}
+
+#[test]
 fn a_restart_that_the_configuration_forbids_is_shown_as_owed() {
     // The second node's docker has `restart: false`.
     let plan = String::from_utf8_lossy(&Tree::new(&goldens()[1]).run(&["plan"]).stdout).into_owned();

@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::{Role, Settings};
 use crate::config::defaults;
 use crate::config::values::{CertName, DnsDomain, HttpUrl, KeyHash, RootPath, UnitName};
 
@@ -88,6 +89,21 @@ impl CertsSettings {
         match &self.signer {
             Signer::Offline { dir } => dir.clone(),
             _ => self.dir.join(defaults::OFFLINE_DIR),
+        }
+    }
+}
+
+/// What is said of a [`Settings::stray_key`].
+pub const STRAY_KEY: &str = "whoever reads this key on a worker can sign a cluster administrator; set \
+                             pki.signer.local.removeAfterUse: true, or choose another pki.signer";
+
+impl Settings {
+    /// The key of the cluster's CA, where it stays on a machine that has no right to it: only a controller's controller
+    /// manager signs with it for others.
+    pub fn stray_key(&self) -> Option<&RootPath> {
+        match &self.certs.signer {
+            Signer::Local { key, remove_after_use: false } if self.role != Role::Controller => Some(key),
+            _ => None,
         }
     }
 }

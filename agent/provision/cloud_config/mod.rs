@@ -94,6 +94,9 @@ pub struct MadeNode {
     pub pod_cidr: Option<Cidr>,
     /// What has to be brought to it besides its user-data, before it can become what it is to be.
     pub secrets: Vec<MadeSecret>,
+    /// The place there of the one that is the key of the cluster's CA, if it has no right to that and would keep it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stray_key: Option<RootPath>,
 }
 
 /// A secret that has to be brought to a machine.
@@ -174,7 +177,8 @@ pub async fn make(order: Order, told: impl Fn(&str)) -> Result<Made, Fault> {
         let dir = RootPath::literal("/").join(name.as_str());
         let secrets = files.write(&mut store, &dir)?;
         let (role, pod_cidr) = (config.settings.role, pods.get(name).copied());
-        nodes.insert(name.clone(), MadeNode { role, dir: store.display(&dir), pod_cidr, secrets });
+        let stray_key = config.settings.stray_key().cloned();
+        nodes.insert(name.clone(), MadeNode { role, dir: store.display(&dir), pod_cidr, secrets, stray_key });
     }
     let kubeconfig = store.display(&kubeconfig_file);
     let left = left(&store, &cluster)?;
@@ -209,4 +213,50 @@ where
 
 fn joins_by_token(config: &NodeConfig) -> bool {
     matches!(config.settings.certs.signer, Signer::Kubernetes { .. })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::certs;
+    use crate::config::settings::STRAY_KEY;
+    use crate::engine::resource::{CannotTell, Diff, Seen, Thing};
+    use crate::host::facts::Facts;
+    use crate::host::seen::{Entry, Sight, Stamp};
+    use crate::identity::Identity;
+
+    /// What the machine will say of the keys that it was brought and that none of its Changes destroys.
+    fn said_there(config: &NodeConfig) -> Vec<CannotTell> {
+        let planned = certs::plan(&config.settings, &Facts::sample(), &Identity::sample());
+        let stamp = Stamp { size: 241, inode: 1, mtime_ns: 0, ctime_ns: 0 };
+        let brought = || Ok(Sight::Entry(Entry::File { meta: Meta::SECRET, stamp, bytes: None }));
+        let proofs = planned.iter().filter_map(|planned| {
+            let things: Vec<Thing> = planned.what.proof_reads();
+            let seen = Seen(things.into_iter().map(|thing| (thing, brought())).collect());
+            let stays = !seen.0.is_empty() && matches!(planned.what.diff(&seen), Ok(Diff::Same));
+            stays.then(|| planned.what.prove(&seen).err()).flatten()
+        });
+        proofs.collect()
+    }
+
+    #[test]
+    fn what_is_said_of_a_stray_key_is_what_the_machine_will_say() {
+        let example = include_str!("../../../cloud-config/cluster-etcd.yaml");
+        let mut stray = Vec::new();
+        for more in ["", ", removeAfterUse: true"] {
+            let text = format!(
+                "{example}\ndefaults: {{ pki: {{ signer: {{ local: {{ key: /etc/mine/ca.key{more} }} }} }} }}\n"
+            );
+            let source = Source { name: "cluster.yaml".to_owned(), text: text.into_bytes() };
+            let cluster = Cluster::load(source).unwrap_or_else(|errors| panic!("{errors}"));
+            let configs = cluster.node_configs(&BTreeMap::new()).unwrap_or_else(|errors| panic!("{errors}"));
+            for (name, config) in configs {
+                let here: Vec<CannotTell> =
+                    config.settings.stray_key().into_iter().map(|key| CannotTell::new(key, STRAY_KEY)).collect();
+                assert_eq!(here, said_there(&config), "{name}{more}");
+                stray.extend(here.first().map(|_| name.to_string()));
+            }
+        }
+        assert_eq!(stray, ["edge-1", "etcd-1", "etcd-2", "etcd-3"]);
+    }
 }

@@ -347,6 +347,34 @@ fn other_signers_take_the_place_of_ours_and_keep_their_keys() -> Result<()> {
     Ok(())
 }
 
+/// What the machine itself will warn of when it is too late is said here, of that machine alone.
+#[test]
+fn a_machine_that_would_keep_the_cas_key_without_right_is_warned_of() -> Result<()> {
+    let signs_itself = |more: &str| -> Result<String> {
+        let config = format!("config: {{ pki: {{ signer: {{ local: {{ key: /etc/mine/ca.key{more} }} }} }} }}");
+        Ok(example("cluster.yaml")?.replace("address: 10.10.30.21 }", &format!("address: 10.10.30.21, {config} }}")))
+    };
+    let operator = Operator::new(&signs_itself("")?)?;
+    // What is there already is warned of, too.
+    for run in ["first", "second"] {
+        let output = operator.run(&["-o", "json"])?;
+        let told = String::from_utf8(output.stderr)?;
+        ensure!(output.status.success(), "{run}: {told}");
+        let why = "whoever reads this key on a worker can sign a cluster administrator; set \
+                   pki.signer.local.removeAfterUse: true, or choose another pki.signer";
+        ensure!(told == format!("worker-1 is to have /etc/mine/ca.key: {why}\n"), "{run}: {told}");
+        let made: Value = serde_json::from_slice(&output.stdout)?;
+        let stray = |node: &str| made["nodes"][node]["strayKey"].clone();
+        ensure!(stray("worker-1") == "/etc/mine/ca.key", "{run}: {made}");
+        ensure!(stray("worker-2").is_null() && stray("controller-1").is_null(), "{run}: {made}");
+    }
+    fs::write(operator.dir.path().join("cluster.yaml"), signs_itself(", removeAfterUse: true")?)?;
+    let output = operator.run(&[])?;
+    ensure!(output.status.success() && output.stderr.is_empty(), "one that it destroys: {output:?}");
+    ensure!(operator.path("worker-1/secrets/ca.key").exists(), "it is brought");
+    Ok(())
+}
+
 /// A CA that another server has cannot be made here: every machine would be given one that nobody signs with.
 #[test]
 fn no_ca_is_invented_for_a_signer_that_has_one() -> Result<()> {
