@@ -2,7 +2,7 @@
 
 use super::copies::NoCopies;
 use super::needs::{Need, of_own, pair_path};
-use crate::config::settings::{Role, Settings, Signer};
+use crate::config::settings::{Role, STRAY_KEY, Settings, Signer};
 use crate::config::values::RootPath;
 use crate::engine::change::Change;
 use crate::engine::id::{Id, Step};
@@ -87,8 +87,6 @@ impl Resource for CaKey {
         if matches!(seen.entry(&self.key)?, Entry::Absent) {
             return Ok(());
         }
-        let why = "whoever reads this key on a worker can sign a cluster administrator; set \
-                   pki.signer.local.removeAfterUse: true, or choose another pki.signer";
-        Err(CannotTell::new(&self.key, why))
+        Err(CannotTell::new(&self.key, STRAY_KEY))
     }
 }

@@ -9,7 +9,7 @@ use openssl::error::ErrorStack;
 use openssl::x509::X509;
 use serde_json::Value;
 
-use super::authority::key_hash;
+use super::authority::{AuthorityFlaw, flaw_of, key_hash};
 use super::signer::{KubernetesError, Token, hmac_sha256};
 use crate::config::values::{HttpUrl, KeyHash, RootPath};
 use crate::engine::change::{Body, Change, Meta};
@@ -78,7 +78,7 @@ pub enum DiscoveryError {
         token: String,
     },
     /// It is another CA's.
-    #[error("the CA of {url} has a key with the hash {}, not {hash}", found.join(" or "))]
+    #[error("the CA of {url} has {}, not {hash}", keys(found))]
     OtherKey {
         /// Who was asked.
         url: HttpUrl,
@@ -87,6 +87,11 @@ pub enum DiscoveryError {
         /// The hash that it must have.
         hash: KeyHash,
     },
+}
+
+/// Keys by their hashes.
+fn keys(found: &[String]) -> String {
+    if found.is_empty() { "no certificate".to_owned() } else { format!("a key with the hash {}", found.join(" or ")) }
 }
 
 impl Explain for DiscoveryError {
@@ -112,8 +117,8 @@ impl Explain for DiscoveryError {
             Self::Unsigned { .. } => "it may have expired, or may not be for signing: kubeadm token create".to_owned(),
             Self::Forged { .. } => "check cluster.apiServer: it may be another cluster's, or somebody in between".to_owned(),
             Self::OtherKey { .. } => {
-                "check caHash; where the CA's certificate is: openssl x509 -in ca.crt -noout -pubkey | openssl pkey -pubin \
-                 -outform der | sha256sum"
+                "check caHash: `sha256:` and, where the CA's certificate is, what openssl x509 -in ca.crt -noout -pubkey | openssl \
+                 pkey -pubin -outform der | sha256sum prints"
                     .to_owned()
             }
         })
@@ -126,7 +131,7 @@ impl Resource for ClusterCa {
     }
 
     fn reads(&self) -> Vec<Thing> {
-        vec![Thing::File(self.path.clone()), Thing::File(self.token_file.clone())]
+        vec![Thing::File(self.path.clone()), Thing::File(self.token_file.clone()), Thing::Clock]
     }
 
     fn makes(&self) -> Vec<Thing> {
@@ -134,13 +139,22 @@ impl Resource for ClusterCa {
     }
 
     fn diff(&self, seen: &Seen) -> Result<Diff, CannotTell> {
-        let there = hashes(seen.bytes(&self.path)?.unwrap_or_default());
-        if there.iter().any(|(hash, _)| *hash == self.hash.as_str()) {
-            return Ok(Diff::Same);
-        }
-        let now: Vec<&str> = there.iter().map(|(hash, _)| hash.as_str()).collect();
+        let (there, now) = (hashes(seen.bytes(&self.path)?.unwrap_or_default()), seen.now()?);
+        let flaw = |pem: &Vec<u8>| X509::from_pem(pem).ok().and_then(|ca| flaw_of(&ca, now));
+        // The cluster may have another certificate for the same key since this one's time was over.
+        let ours = there.iter().filter(|(hash, _)| *hash == self.hash.as_str());
+        let expired: Vec<bool> =
+            ours.map(|(_, pem)| matches!(flaw(pem), Some(AuthorityFlaw::Expired { .. }))).collect();
+        let shown = match expired.as_slice() {
+            [] => {
+                let now: Vec<&str> = there.iter().map(|(hash, _)| hash.as_str()).collect();
+                Delta::new("key", now.join(", "), &self.hash)
+            }
+            expired if expired.contains(&false) => return Ok(Diff::Same),
+            _ => Delta::new("certificate", "expired", "one for the same key"),
+        };
         Ok(Diff::Differs {
-            shown: vec![Delta::new("key", now.join(", "), &self.hash)],
+            shown: vec![shown],
             known: vec![Change::Dir { path: self.path.parent(), meta: Meta::PROGRAM }],
         })
     }
@@ -222,7 +236,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::certs::testing::{Ca, CaKind, seen_file};
+    use crate::certs::testing::{Ca, CaKind, DAY, seen_file};
 
     const TOKEN: &[u8] = b"abcdef.0123456789abcdef";
 
@@ -299,6 +313,27 @@ mod tests {
             let fault = Fault::from(discovery(&ca).certificate(&answer, &token()).expect_err(&text));
             assert_eq!((fault.to_string(), fault.class), (text.clone(), class));
             assert!(fault.advice.is_some(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_ca_that_expired_is_asked_for_again() {
+        let good = Ca::valid(CaKind::Ec);
+        let old = Ca::new(CaKind::Ec, true, -2 * DAY, -DAY);
+        let table: [(&Ca, Vec<u8>, Option<&str>); 4] = [
+            (&good, good.pem(), None),
+            (&good, [old.pem(), good.pem()].concat(), None),
+            (&good, old.pem(), Some("key")),
+            (&old, old.pem(), Some("certificate")),
+        ];
+        for (ca, pem, wanted) in table {
+            let resource = discovery(ca);
+            let diff = resource.diff(&seen_file(&resource.path, Some(&pem))).expect("a diff");
+            match (diff, wanted) {
+                (Diff::Same, None) => (),
+                (Diff::Differs { shown, .. }, Some(what)) => assert_eq!(shown[0].what, what),
+                (diff, wanted) => panic!("{diff:?} instead of {wanted:?}"),
+            }
         }
     }
 

@@ -189,7 +189,7 @@ impl Explain for KubernetesError {
                 format!("{ANOTHER_TOKEN}; put it into {path}, mode 0600")
             }
             Self::TokenExposed { path, .. } => {
-                format!("chmod 0600 {path}; if somebody else may have read it, kubeadm token delete it and make another one")
+                format!("chmod 0600 {path}; if somebody else may have read it, kubectl delete its Secret bootstrap-token-ID in kube-system, and {ANOTHER_TOKEN}")
             }
             Self::Unknown { token: Some(path), .. } => {
                 format!("it may have expired; {ANOTHER_TOKEN}; put it into {path}")
