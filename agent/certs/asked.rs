@@ -12,7 +12,7 @@ use super::authority::{entry_text, name_text};
 use super::check::names;
 use super::key::Key;
 use super::needs::{ADMINISTRATOR, CONTROL_PLANE_CLIENTS};
-use super::request::{Usage, Wanted};
+use super::request::{NODE_USER, Usage, Wanted};
 use crate::config::settings::KeyKind;
 use crate::config::values::{DnsDomain, NodeName};
 use crate::engine::fault::{Class, Explain};
@@ -131,7 +131,7 @@ impl Asked {
         if self.parts != 1 + self.organization.len() {
             return Err(refuse(": its subject has more than CN and O"));
         }
-        let node = common_name.strip_prefix("system:node:").and_then(|name| name.parse::<NodeName>().ok());
+        let node = common_name.strip_prefix(NODE_USER).and_then(|name| name.parse::<NodeName>().ok());
         match (node, self.organization.as_slice()) {
             (Some(_), [nodes]) if nodes == "system:nodes" => {}
             (None, []) if common_name == "system:kube-proxy" && self.names.is_empty() => {}
@@ -140,7 +140,7 @@ impl Asked {
             }
             _ => return Err(refuse("")),
         }
-        let own = common_name.strip_prefix("system:node:").unwrap_or_default();
+        let own = common_name.strip_prefix(NODE_USER).unwrap_or_default();
         let ips = self.names.iter().filter_map(|name| name.parse().ok()).collect();
         let dns: Vec<String> = self.names.iter().filter(|name| name.parse::<IpAddr>().is_err()).cloned().collect();
         let is_its_own = |name: &str| name == own || further.iter().any(|further| further.as_str() == name);

@@ -31,8 +31,8 @@ pub enum AuthorityFlaw {
     /// It is not PEM, or not whole.
     #[error("it holds no readable certificate")]
     Garbage,
-    /// There is a private key in it, too: whoever is shown the CA's certificate, which is everybody, would have it.
-    #[error("it holds a private key, too, and everybody is shown what is in there")]
+    /// There is a private key in it: whoever is shown the CA's certificate, which is everybody, would have it.
+    #[error("it holds a private key, and everybody is shown what is in there")]
     HoldsKey,
     /// The certificate does not say that its subject may sign others.
     #[error("{subject} is not a CA (no basic constraint CA:TRUE)")]
@@ -113,11 +113,10 @@ impl Authority {
     /// pod, whom the controller manager shows all of it.
     pub(super) fn seen(path: &RootPath, seen: &Seen) -> Result<Self, CannotTell> {
         let pem = seen.bytes(path)?;
-        let authority = Self::read(path, pem, seen.now()?)?;
         if pem.is_some_and(|pem| pem.windows(OF_KEYS.len()).any(|part| part == OF_KEYS)) {
             return Err(AuthorityError { path: path.clone(), flaw: AuthorityFlaw::HoldsKey }.into());
         }
-        Ok(authority)
+        Ok(Self::read(path, pem, seen.now()?)?)
     }
 
     /// Expired certificates are passed over as long as another one holds.

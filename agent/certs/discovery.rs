@@ -4,12 +4,14 @@
 //! The connection vouches for nothing. What came over it is vouched for twice: by the bootstrap token, whose secret half
 //! signs it (RFC 7515, HS256, detached), and by the hash, which the CA's key must have.
 
+use std::time::SystemTime;
+
 use openssl::base64::{decode_block, encode_block};
 use openssl::error::ErrorStack;
 use openssl::x509::X509;
 use serde_json::Value;
 
-use super::authority::{AuthorityFlaw, flaw_of, key_hash};
+use super::authority::{AuthorityError, AuthorityFlaw, flaw_of, key_hash};
 use super::signer::{KubernetesError, Token, hmac_sha256};
 use crate::config::values::{HttpUrl, KeyHash, RootPath};
 use crate::engine::change::{Body, Change, Meta};
@@ -110,11 +112,15 @@ impl Explain for DiscoveryError {
             Self::Unanswered { source, .. } => return source.advice(),
             Self::Crypto { .. } => return None,
             Self::NoClusterInfo { .. } => {
-                "have kubeadm make it (kubeadm init phase bootstrap-token), or put the CA's certificate on this machine and \
+                "a controller's nodeagent-cluster.service makes it (in kubeadm's clusters: kubeadm init phase bootstrap-token); or put the CA's certificate on this machine and \
                  leave caHash out"
                     .to_owned()
             }
-            Self::Unsigned { .. } => "it may have expired, or may not be for signing: kubeadm token create".to_owned(),
+            Self::Unsigned { .. } => {
+                "it may have expired, or may not be for signing: make another one (nodeagent cloud-config on the operator's \
+                 machine; in kubeadm's clusters kubeadm token create)"
+                    .to_owned()
+            },
             Self::Forged { .. } => "check cluster.apiServer: it may be another cluster's, or somebody in between".to_owned(),
             Self::OtherKey { .. } => {
                 "check caHash: `sha256:` and, where the CA's certificate is, what openssl x509 -in ca.crt -noout -pubkey | openssl \
@@ -139,19 +145,15 @@ impl Resource for ClusterCa {
     }
 
     fn diff(&self, seen: &Seen) -> Result<Diff, CannotTell> {
-        let (there, now) = (hashes(seen.bytes(&self.path)?.unwrap_or_default()), seen.now()?);
-        let flaw = |pem: &Vec<u8>| X509::from_pem(pem).ok().and_then(|ca| flaw_of(&ca, now));
-        // The cluster may have another certificate for the same key since this one's time was over.
-        let ours = there.iter().filter(|(hash, _)| *hash == self.hash.as_str());
-        let expired: Vec<bool> =
-            ours.map(|(_, pem)| matches!(flaw(pem), Some(AuthorityFlaw::Expired { .. }))).collect();
-        let shown = match expired.as_slice() {
-            [] => {
-                let now: Vec<&str> = there.iter().map(|(hash, _)| hash.as_str()).collect();
+        let (pem, now) = (seen.bytes(&self.path)?.unwrap_or_default(), seen.now()?);
+        let shown = match self.expired(pem, now) {
+            // The cluster may have another certificate for the same key by now.
+            Some(_) => Delta::new("certificate", "expired", "one for the same key"),
+            None if !self.ours(pem, now).is_empty() => return Ok(Diff::Same),
+            None => {
+                let now: Vec<String> = hashes(pem).into_iter().map(|(hash, _)| hash).collect();
                 Delta::new("key", now.join(", "), &self.hash)
             }
-            expired if expired.contains(&false) => return Ok(Diff::Same),
-            _ => Delta::new("certificate", "expired", "one for the same key"),
         };
         Ok(Diff::Differs {
             shown: vec![shown],
@@ -161,8 +163,17 @@ impl Resource for ClusterCa {
 
     fn obtain<'a>(&'a self, mut known: Vec<Change>, seen: &'a Seen, peers: &'a Peers) -> Obtained<'a> {
         Box::pin(async move {
-            let token = Token::read(&self.token_file, seen).map_err(DiscoveryError::from)?;
-            let ca = self.certificate(&self.ask(peers).await?, &token)?;
+            let (pem, now) = (seen.bytes(&self.path)?.unwrap_or_default(), seen.now()?);
+            let asked = async {
+                let token = Token::read(&self.token_file, seen)?;
+                self.certificate(&self.ask(peers).await?, &token)
+            };
+            let ca = match (asked.await, self.expired(pem, now)) {
+                // That there is no other one says less than that this one's time is over.
+                (Ok(ca), Some(flaw)) if self.expired(&ca, now).is_some() => return Err(self.unusable(flaw)),
+                (Err(_), Some(flaw)) => return Err(self.unusable(flaw)),
+                (asked, _) => asked?,
+            };
             known.push(Change::Put { path: self.path.clone(), body: Body::Bytes(ca), meta: Meta::FILE });
             Ok::<_, Fault>(known)
         })
@@ -170,6 +181,23 @@ impl Resource for ClusterCa {
 }
 
 impl ClusterCa {
+    /// What is wrong, by its time, with each certificate that has our key.
+    fn ours(&self, pem: &[u8], now: SystemTime) -> Vec<Option<AuthorityFlaw>> {
+        let ours = hashes(pem).into_iter().filter(|(hash, _)| *hash == self.hash.as_str());
+        ours.map(|(_, pem)| X509::from_pem(&pem).ok().and_then(|ca| flaw_of(&ca, now))).collect()
+    }
+
+    /// That the time of all of those is over, where there are any.
+    fn expired(&self, pem: &[u8], now: SystemTime) -> Option<AuthorityFlaw> {
+        let mut flaws = self.ours(pem, now);
+        let is_over = |flaw: &Option<AuthorityFlaw>| matches!(flaw, Some(AuthorityFlaw::Expired { .. }));
+        if flaws.iter().all(is_over) { flaws.pop().flatten() } else { None }
+    }
+
+    fn unusable(&self, flaw: AuthorityFlaw) -> Fault {
+        AuthorityError { path: self.path.clone(), flaw }.into()
+    }
+
     /// Asks as nobody: who answers is not known yet.
     async fn ask(&self, peers: &Peers) -> Result<Value, DiscoveryError> {
         let unanswered = |error| match error {
@@ -236,7 +264,11 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::certs::testing::{Ca, CaKind, DAY, seen_file};
+    use crate::certs::testing::{Ca, CaKind, DAY, seen_file, seen_files};
+    use crate::config::settings::DownloadSettings;
+    use crate::host::http::Http;
+    use crate::host::root::Root;
+    use crate::journal::Teller;
 
     const TOKEN: &[u8] = b"abcdef.0123456789abcdef";
 
@@ -334,6 +366,26 @@ mod tests {
                 (Diff::Differs { shown, .. }, Some(what)) => assert_eq!(shown[0].what, what),
                 (diff, wanted) => panic!("{diff:?} instead of {wanted:?}"),
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn that_a_ca_expired_is_said_where_there_is_no_other() {
+        let (old, good) = (Ca::new(CaKind::Ec, true, -2 * DAY, -DAY), Ca::valid(CaKind::Ec));
+        let tree = tempfile::tempdir().expect("a directory");
+        let root = Root::open(tree.path()).expect("a root");
+        let http = Http::new(Teller::silent(), root.clone(), DownloadSettings::default());
+        let peers = Peers { http, root, tell: Teller::silent() };
+        for (ca, class, says) in [
+            (&old, Class::Verification, "trust the CA certificate /etc/kubernetes/pki/ca.pem: CN=test-ca expired on "),
+            (&good, Class::Failed, "/token"),
+        ] {
+            let resource = discovery(ca);
+            // There is no token any more.
+            let seen =
+                seen_files(&[(&resource.path, Some((old.pem().as_slice(), Meta::FILE))), (&resource.token_file, None)]);
+            let fault = resource.obtain(Vec::new(), &seen, &peers).await.map(drop).expect_err("no CA");
+            assert!(fault.class == class && fault.to_string().contains(says), "{:?} {fault}", fault.class);
         }
     }
 

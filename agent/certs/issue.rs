@@ -61,8 +61,7 @@ impl Explain for IssueError {
     fn class(&self) -> Class {
         match self {
             Self::OtherKey { .. } | Self::BadRequest => Class::Verification,
-            Self::LongName { .. } => Class::Usage,
-            Self::Crypto(_) => Class::Failed,
+            Self::LongName { .. } | Self::Crypto(_) => Class::Failed,
         }
     }
 

@@ -123,7 +123,7 @@ impl Key {
     }
 
     /// Whether this certificate is for it.
-    pub(super) fn is_of(&self, certificate: &X509Ref) -> bool {
+    pub fn is_of(&self, certificate: &X509Ref) -> bool {
         certificate.public_key().is_ok_and(|public| self.fits(&public))
     }
 

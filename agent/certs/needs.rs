@@ -6,7 +6,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::request::{Usage, Wanted};
+use super::request::{NODE_USER, Usage, Wanted};
 use super::signer::Profile;
 use crate::config::settings::{CaSettings, Role, Settings};
 use crate::config::values::{RootPath, UnitName};
@@ -123,7 +123,7 @@ pub(super) fn of_own(settings: &Settings) -> Vec<(&'static str, &'static str, Ca
 /// Without alternative names: nobody connects to a client, and Kubernetes' own signer refuses a kubelet's client
 /// certificate that has any.
 pub(super) fn node_client(settings: &Settings, identity: &Identity) -> Wanted {
-    let user = format!("system:node:{}", identity.name);
+    let user = format!("{NODE_USER}{}", identity.name);
     Wanted { organization: Some("system:nodes".to_owned()), ..client(settings, &user) }
 }
 

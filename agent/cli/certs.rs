@@ -191,7 +191,7 @@ async fn show(global: &Global) -> Result<Exit, Fault> {
     for dir in show::places(&node.settings) {
         let names = host.root.list(&dir)?;
         // A name that no path can have is none of ours.
-        others.extend(names.iter().filter(|name| is_pem(name)).filter_map(|name| format!("{dir}/{name}").parse().ok()));
+        others.extend(names.iter().filter(|name| is_pem(name)).filter_map(|name| dir.child(name)));
     }
     let seen = host.see(&show::reads(&node.settings, &node.identity, &others)).await;
     let all = show::show(&node.settings, &node.identity, &others, &seen).map_err(Unreadable)?;

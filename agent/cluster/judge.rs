@@ -16,7 +16,7 @@ use openssl::base64::decode_block;
 use serde::Deserialize;
 
 use crate::certs::asked::Asked;
-use crate::certs::request::{Usage, Wanted};
+use crate::certs::request::{NODE_USER, Usage, Wanted};
 use crate::config::settings::{NodeEntry, Role};
 use crate::config::values::NodeName;
 use crate::engine::fault::quote;
@@ -83,7 +83,7 @@ impl Request {
 
     /// The node that asked, if one did.
     fn node(&self) -> Option<NodeName> {
-        let name = self.spec.username.strip_prefix("system:node:")?;
+        let name = self.spec.username.strip_prefix(NODE_USER)?;
         self.is_of("system:nodes").then(|| name.parse().ok())?
     }
 
@@ -118,7 +118,7 @@ impl Request {
         if wanted.usages != [usage] || !self.is_for(usage) {
             return Err(format!("it is not for {usage} alone"));
         }
-        let is_asker = wanted.common_name == format!("system:node:{asker}");
+        let is_asker = wanted.common_name == format!("{NODE_USER}{asker}");
         match (signer, self.token()) {
             ("kube-apiserver-client-kubelet", Some(id)) if is_asker => {
                 Ok(format!("the first client certificate of {asker}, for whose machine the token {id} is"))

@@ -49,7 +49,7 @@ impl Explain for TokensError {
         Some(match self {
             Self::File(error) => return error.advice(),
             Self::Exposed { path, .. } => {
-                format!("chmod 600 {path}, and have `nodeagent cloud-config` make new tokens")
+                format!("chmod 600 {path}, and have `nodeagent cloud-config --new-tokens` make others")
             }
             Self::NoFile { .. } | Self::Malformed(_) => {
                 "`nodeagent cloud-config` writes this file; docs/cluster.md shows it".to_owned()

@@ -17,15 +17,15 @@ use tokio::time::timeout;
 
 use super::notify;
 
-/// Where journald takes requests, root's only, since systemd 242; `journalctl --sync` uses it.
+/// Where journald takes requests, root's only; `journalctl --sync` uses it. An older systemd has none.
 const SOCKET: &str = "/run/systemd/journal/io.systemd.journal";
 
 /// A [varlink](https://varlink.org) call: one JSON object, ended by a zero byte. journald answers when it has handled
-/// all messages that were sent before, and has brought them to the disk.
+/// the messages that were sent before; it also begins to bring them to the disk, for which newer ones wait.
 const SYNCHRONIZE: &[u8] = b"{\"method\":\"io.systemd.Journal.Synchronize\"}\0";
 
 /// How long an exit is held back for that: a machine under load takes a second or two; a journald that answers later
-/// is broken.
+/// is broken, or drowned in the messages of others.
 const READ_WITHIN: Duration = Duration::from_secs(10);
 
 /// Waits until journald has read what this process told it, for ten seconds at most. Outside units there is nothing to

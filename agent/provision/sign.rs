@@ -182,8 +182,8 @@ impl Place {
     }
 }
 
-/// Signs requests, each into `NAME.pem` in `to` or beside it, good for so many days. All of them are judged before the
-/// first is signed.
+/// Signs requests, each into `NAME.pem` in `to` or beside it, good for so many days. All of them are signed before the
+/// first certificate is written.
 pub fn sign(
     files: &[PathBuf],
     whose: Whose,
@@ -223,10 +223,15 @@ pub fn sign(
         }
     }
 
+    let certificates: Result<Vec<Vec<u8>>, SignError> = orders
+        .iter()
+        .map(|(place, pem, wanted, _)| {
+            let certificate = issuer.sign(pem, wanted, now, days);
+            certificate.map_err(|source| SignError::Issue { path: place.shown(), source })
+        })
+        .collect();
     let mut signed = Vec::new();
-    for (place, pem, wanted, target) in orders {
-        let certificate = issuer.sign(&pem, &wanted, now, days);
-        let certificate = certificate.map_err(|source| SignError::Issue { path: place.shown(), source })?;
+    for ((place, _, wanted, target), certificate) in orders.into_iter().zip(certificates?) {
         target.root.put(&target.path, &certificate, Meta::FILE)?;
         signed.push(Signed {
             certificate: target.shown(),

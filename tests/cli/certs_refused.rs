@@ -132,7 +132,7 @@ fn a_bad_ca_or_key_is_named_and_the_pairs_stay() -> Result<()> {
     let (bring, own) = ("put the cluster's CA certificate in PEM into /etc", "put the CA's own certificate there");
     let both = [good_ca.as_slice(), &good_key].concat();
     let cas: [Bad<'_>; 7] = [
-        ("a CA with its key", Some(both), 4, ["it holds a private key, too", "into a file of its own"]),
+        ("a CA with its key", Some(both), 4, ["it holds a private key, and everybody", "into a file of its own"]),
         ("an expired CA", Some(expired), 4, ["expired on", "make a new CA certificate"]),
         ("a CA that starts tomorrow", Some(tomorrow), 4, ["starts on", "set this machine's clock"]),
         ("no CA:TRUE", Some(fs::read(&leaf)?), 4, ["is not a CA (no basic constraint CA:TRUE)", own]),

@@ -77,12 +77,13 @@ impl<'a> Look<'a> {
             flaws: flaw.into_iter().collect(),
             request: None,
         };
+        let why = read.as_ref().err().map(|cannot| cannot.why.clone());
         if certificates.is_empty() {
-            self.all.push(row(None, read.as_ref().err().map(|cannot| cannot.why.clone())));
+            self.all.push(row(None, why.clone()));
         }
         self.all.extend(certificates.iter().map(|ca| {
             let flaw = flaw_of(ca, self.now).map(|flaw| flaw.to_string());
-            row(Some(says(ca, None, self.now)), flaw)
+            row(Some(says(ca, None, self.now)), flaw.or_else(|| why.clone()))
         }));
         self.cas.insert(file, read);
     }
@@ -125,7 +126,7 @@ impl<'a> Look<'a> {
 
     /// What a person has to do with the request for a pair, if anything.
     fn request(&self, settings: &Settings, need: &Need, files: Offline, is_good: bool) -> Option<Waiting> {
-        if is_good && files.all().iter().all(|file| self.is_absent(file)) {
+        if is_good && !files.all().iter().any(|file| matches!(self.seen.entry(file), Ok(Entry::File { .. }))) {
             return None;
         }
         let carried = Carried::new(settings, need, files);

@@ -61,6 +61,10 @@ fn every_row_is_asked_for_its_time() {
     assert!(against(&all, "next-leaf.crt")[0].starts_with("it starts on "), "{all:?}");
     assert_eq!(against(&all, "leaf.pem"), [""], "{all:?}");
     assert_eq!(against(&all, "stranger.pem"), ["no CA of this node's signed it"]);
+
+    let with_key = [ca.pem(), ca.key_pem()].concat();
+    let all = shown(&Settings::sample(), &[("ca.pem", with_key, 0o644)], None);
+    assert!(against(&all, "ca.pem")[0].starts_with("it holds a private key"), "{all:?}");
 }
 
 #[test]

@@ -88,11 +88,16 @@ pub(super) fn kubeconfig(
 /// says why that cannot be told.
 pub(super) fn is_of_another(kubeconfig: &[u8], ca: &Ca) -> Result<bool, &'static str> {
     let config = read(kubeconfig).ok_or("it is no kubeconfig")?;
-    let data = config["clusters"][0]["cluster"]["certificate-authority-data"].as_str().ok_or("it embeds no CA")?;
-    let pem = decode_block(data).map_err(|_| "its CA is not base64")?;
-    let embedded = X509::stack_from_pem(&pem).map_err(|_| "its CA is not PEM")?;
+    let clusters = config["clusters"].as_array().into_iter().flatten();
+    let data = clusters.filter_map(|cluster| cluster["cluster"]["certificate-authority-data"].as_str());
+    // kubectl sorts them by their names, others' among them.
+    let embedded: Vec<X509> =
+        data.filter_map(|data| X509::stack_from_pem(&decode_block(data).ok()?).ok()).flatten().collect();
+    if embedded.is_empty() {
+        return Err("it embeds no CA");
+    }
     let key = Key::from_pem(ca.key.as_bytes()).map_err(|_| "the CA's key cannot be read")?;
-    Ok(!embedded.iter().any(|certificate| certificate.public_key().is_ok_and(|public| key.fits(&public))))
+    Ok(!embedded.iter().any(|certificate| key.is_of(certificate)))
 }
 
 /// What a kubeconfig says. Ours is JSON; kubectl makes YAML of it where it sets something in there.
@@ -114,7 +119,7 @@ fn make(wanted: &Wanted, ca: &Ca, now: SystemTime) -> Result<Pair, AdminError> {
 /// The pair in a kubeconfig.
 fn pair_of(kubeconfig: &[u8]) -> Option<Pair> {
     let config = read(kubeconfig)?;
-    let user = &config["users"][0]["user"];
+    let user = &config["users"].as_array()?.iter().find(|user| user["name"] == USER)?["user"];
     let part = |name: &str| decode_block(user[name].as_str()?).ok();
     Some((part("client-certificate-data")?, Zeroizing::new(part("client-key-data")?)))
 }

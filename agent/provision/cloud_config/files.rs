@@ -116,8 +116,9 @@ impl Files {
         let names = self.secret_names();
         let listing = dir.join("secrets.yaml");
         let before = store.read(&listing)?.map(|text| listed_in(&text)).unwrap_or_default();
-        for name in before.iter().filter(|name| !names.contains(name)) {
-            store.remove(&closed.join(name))?;
+        let gone = before.iter().filter(|name| !names.contains(name));
+        for file in gone.filter_map(|name| closed.child(name)) {
+            store.remove(&file)?;
         }
         if names.is_empty() {
             store.remove(&listing)?;

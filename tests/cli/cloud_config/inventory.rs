@@ -187,8 +187,8 @@ fn a_slip_in_the_directory_of_cas_makes_no_other_cluster() -> Result<()> {
     let part = |at: &str| config.pointer(at).and_then(Value::as_str).context("a part of admin.conf");
     let (ca, pair) = ("/clusters/0/cluster/certificate-authority-data", "/users/0/user/client-certificate-data");
     let yaml = format!(
-        "apiVersion: v1\nclusters:\n- cluster:\n    certificate-authority-data: {}\n  name: kubernetes\nkind: Config\n\
-         users:\n- name: kubernetes-admin\n  user:\n    client-certificate-data: {}\n    client-key-data: {}\n",
+        "apiVersion: v1\nclusters:\n- cluster: {{ server: https://a }}\n  name: aaa\n- cluster:\n    certificate-authority-data: {}\n  name: kubernetes\nkind: Config\n\
+         users:\n- name: aaa\n  user: {{ token: x }}\n- name: kubernetes-admin\n  user:\n    client-certificate-data: {}\n    client-key-data: {}\n",
         part(ca)?,
         part(pair)?,
         part("/users/0/user/client-key-data")?

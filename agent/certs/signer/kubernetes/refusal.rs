@@ -189,7 +189,11 @@ impl Explain for KubernetesError {
                 format!("{ANOTHER_TOKEN}; put it into {path}, mode 0600")
             }
             Self::TokenExposed { path, .. } => {
-                format!("chmod 0600 {path}; if somebody else may have read it, kubectl delete its Secret bootstrap-token-ID in kube-system, and {ANOTHER_TOKEN}")
+                format!(
+                    "chmod 0600 {path}; if somebody else may have read it, revoke it (kubectl delete secret \
+                     --namespace=kube-system bootstrap-token-ID; the ID is what stands before the dot), and give every \
+                     machine that is still to join a new one: nodeagent cloud-config --new-tokens"
+                )
             }
             Self::Unknown { token: Some(path), .. } => {
                 format!("it may have expired; {ANOTHER_TOKEN}; put it into {path}")
